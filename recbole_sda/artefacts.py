@@ -1,0 +1,48 @@
+"""Artefacts on disk: named by a digest of what made them, finished or absent, built by one process at a time."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+DIGEST_CHARS = 16
+
+
+def digest(settings: dict) -> str:
+    """The name of the artefact that ``settings`` (JSON values only) produce."""
+    canonical = json.dumps(settings, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:DIGEST_CHARS]
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> bool:
+    """Have ``folder``, by calling ``build`` on an empty temporary one unless it is there already.
+
+    The temporary folder stands beside the final one and is renamed when ``build`` returns, so what has
+    the final name is finished. A second process that wants the same artefact waits for the first.
+
+    Returns:
+        True when it was built now, False when it was reused.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if folder.is_dir():
+            return False
+        unfinished = folder.with_name(folder.name + ".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        build(unfinished)
+        unfinished.rename(folder)
+        return True
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    text = json.dumps(manifest, indent=2, ensure_ascii=False, sort_keys=True)
+    (Path(folder) / "manifest.json").write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict:
+    return json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))

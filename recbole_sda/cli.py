@@ -1,0 +1,81 @@
+"""The command line: a verb, then ``--key=value`` for every key of RecBole's and of ours."""
+
+import logging
+import sys
+import warnings
+from collections.abc import Sequence
+
+from recbole_sda.defaults import help_text
+from recbole_sda.errors import SDAError
+
+USAGE = """\
+python run_recbole_sda.py [run|adapt|embed] --model=MODEL --dataset=DATASET [--key=value …]
+
+  run      adapt, embed, recommend, and print a table (the default)
+  adapt    train the adapter alone            embed    train it if need be and embed the catalogue
+
+  --config_files=a.yaml,b.yaml   more configuration, the command line wins
+  --dataset=demo                 the built-in catalogue; any other name is a folder under dataset/
+  --compare=ids,zero_shot,sda    several variants in one table
+
+Every RecBole parameter works, too. Ours, with their defaults:
+"""
+VERBS = ("run", "adapt", "embed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns: the exit status; 2 for a mistake in the input, which is explained in one line."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--help" in arguments or "-h" in arguments:
+        print(USAGE + help_text())
+        return 0
+    _log_to_terminal()
+    try:
+        _call(*_split(arguments))
+    except (SDAError, ImportError) as error:
+        print(f"recbole_sda: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str], list[str]]:
+    """verb, configuration files, ``--key=value`` arguments."""
+    verb = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "run"
+    if verb not in VERBS:
+        raise SDAError(f"verb {verb!r} is unknown; choose {', '.join(VERBS)}")
+    joined, files = [], []
+    while arguments:
+        argument = arguments.pop(0)
+        if argument.startswith("--") and "=" not in argument:  # `--key value`, and `--key` for True
+            has_value = arguments and not arguments[0].startswith("--")
+            argument += f"={arguments.pop(0)}" if has_value else "=True"
+        key, _, value = argument.partition("=")
+        if key == "--config_files":
+            files += value.replace(",", " ").split()
+        else:
+            joined.append(argument)
+    return verb, files, joined
+
+
+def _call(verb: str, files: list[str], arguments: list[str]) -> None:
+    from recbole_sda import pipeline  # RecBole and torch load here, after the arguments make sense
+
+    result = getattr(pipeline, verb)(config_file_list=files, argv=arguments)
+    if verb != "run":
+        print(result)
+
+
+def _log_to_terminal() -> None:
+    # RecBole's use of old pandas and torch spellings, which a user can do nothing about.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="recbole")
+    logger = logging.getLogger("recbole_sda")
+    logger.setLevel(logging.INFO)
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stdout)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+        logger.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

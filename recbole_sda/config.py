@@ -1,0 +1,200 @@
+"""SDAConfig: RecBole's Config that finds our YAML, never evaluates text, and checks every key before any work."""
+
+import copy
+import difflib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from recbole_sda import compat
+from recbole_sda.defaults import Loader, parse_value, properties_folder, property_files, read_yaml
+from recbole_sda.errors import SDAError
+
+compat.prepare_recbole()
+
+import recbole  # noqa: E402
+from recbole.config import Config  # noqa: E402
+from recbole.utils import (  # noqa: E402
+    ModelType,
+    dataset_arguments,
+    evaluation_arguments,
+    general_arguments,
+    get_model,
+    training_arguments,
+)
+
+from recbole_sda.config_checks import check_values  # noqa: E402
+from recbole_sda.evaluation import register_metrics  # noqa: E402
+from recbole_sda.model import OWN_MODELS  # noqa: E402
+
+# Keys that RecBole reads but that stand in none of its YAML files.
+RECBOLE_UNLISTED = (
+    "config_files dataset encoding eta feature_num has_residual ip local_rank model nproc norm offset port "
+    "sim tail_ratio token_num_threshold use_filter world_size xgb_early_stopping_rounds"
+)
+
+_EXAMPLES = {"model": "--model=SASRec", "dataset": "--dataset=demo"}
+
+
+class SDAConfig(Config):
+    """The configuration of a run: RecBole's, ours, the user's, in RecBole's order of priority.
+
+    Args:
+        model: name of a RecBole model or of ours.
+        dataset: name of a folder under ``data_path``, or ``demo``.
+        config_file_list: YAML files.
+        config_dict: over the files; strings are read as YAML, never evaluated.
+        argv: ``--key=value`` arguments, over everything else. A library call reads no command line.
+
+    Raises:
+        SDAError: unknown model, unknown key (with the nearest known one), bad or contradicting values.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        dataset: str | None = None,
+        config_file_list: Sequence[str] | None = None,
+        config_dict: dict | None = None,
+        *,
+        argv: Sequence[str] = (),
+    ):
+        self._argv = list(argv)
+        register_metrics()
+        try:
+            super().__init__(model, dataset, config_file_list, config_dict)
+        except SDAError:
+            raise
+        except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
+            raise SDAError(f"RecBole refuses this configuration: {error}") from error
+        check_values(self)
+
+    def replace(self, **values) -> "SDAConfig":
+        """A copy with other values, for the variants of a comparison."""
+        other = copy.deepcopy(self)
+        other.final_config_dict.update(values)
+        check_values(other)
+        return other
+
+    def given(self, key: str) -> bool:
+        """Whether the user said it: in a file, in a dictionary or on the command line."""
+        return key in self.external_config_dict
+
+    # --- what RecBole does by `eval`, `sys.argv` and removed numpy names ---
+
+    def compatibility_settings(self):
+        """RecBole's own reads ``np.float_``; ``compat`` has restored what is used."""
+
+    def _build_yaml_loader(self):
+        return Loader
+
+    def _load_config_files(self, file_list):
+        values = {}
+        for file in file_list or ():
+            values.update(read_yaml(file))
+        return values
+
+    def _load_variable_config_dict(self, config_dict):
+        return self._convert_config_dict(dict(config_dict or {}))
+
+    def _convert_config_dict(self, config_dict):
+        return {key: _typed(key, value) for key, value in config_dict.items()}
+
+    def _load_cmd_line(self):
+        values = {}
+        for argument in self._argv:
+            key, equals, value = argument.removeprefix("--").partition("=")
+            if not (argument.startswith("--") and equals and key):
+                raise SDAError(f"argument {argument!r} is not understood; write --key=value")
+            if key in values and values[key] != value:
+                raise SDAError(f"--{key} is given twice: {values[key]!r} and {value!r}; keep one")
+            values[key] = value
+        return self._convert_config_dict(values)
+
+    # --- models and YAML of ours ---
+
+    def _get_model_and_dataset(self, model, dataset):
+        model = model or self.external_config_dict.get("model")
+        dataset = dataset or self.external_config_dict.get("dataset")
+        for key, value in (("model", model), ("dataset", dataset)):
+            if not value:
+                raise SDAError(f"{key} is not given; say --{key}=NAME, for example {_EXAMPLES[key]}")
+        model_class = find_model(str(model))
+        return model_class.__name__, model_class, str(dataset)
+
+    def _load_internal_config_dict(self, model, model_class, dataset):
+        super()._load_internal_config_dict(model, model_class, dataset)
+        recbole_keys = set(self.internal_config_dict)
+        for file in property_files(model, dataset):
+            self.internal_config_dict.update(read_yaml(file))
+        own = self._dataset_folder(dataset) / f"{dataset}.yaml"
+        if own.is_file():
+            values = read_yaml(own)
+            _check_known(values, f"{own}: ")
+            self.internal_config_dict.update(values)
+        _check_known(self.external_config_dict, "")
+        self.unused_keys = sorted(
+            set(self.external_config_dict) - recbole_keys - set(self.internal_config_dict) - _always_known()
+        )
+        self._settle_negative_sampling()
+
+    def _dataset_folder(self, dataset: str) -> Path:
+        merged = {**self.internal_config_dict, **self.external_config_dict}
+        return Path(merged["data_path"]) / dataset
+
+    def _settle_negative_sampling(self):
+        """RecBole's default of one negative is refused by its own sequential models with a CE loss."""
+        merged = {**self.internal_config_dict, **self.external_config_dict}
+        uses_ce = merged["MODEL_TYPE"] == ModelType.SEQUENTIAL and merged.get("loss_type") == "CE"
+        if uses_ce and not self.given("train_neg_sample_args"):
+            self.internal_config_dict["train_neg_sample_args"] = None
+
+
+def find_model(name: str) -> type:
+    """The model class of that name, ours first.
+
+    Raises:
+        SDAError: no such model, with the nearest names.
+    """
+    if name in OWN_MODELS:
+        return OWN_MODELS[name]
+    try:
+        return get_model(name)
+    except (AttributeError, ValueError):
+        recboles = [file.stem for file in (_recbole_properties() / "model").glob("*.yaml")]
+        raise SDAError(f"model={name!r} is unknown; {_nearest(name, [*OWN_MODELS, *recboles])}") from None
+
+
+@cache
+def known_keys() -> frozenset[str]:
+    """Every key that RecBole, any of its models, or we read."""
+    files = [f for f in _recbole_properties().rglob("*.yaml") if not f.stem.endswith("url")]
+    files += [f for f in properties_folder().rglob("*.yaml") if f.parent.name != "tune"]
+    return _always_known() | {key for file in files for key in read_yaml(file)}
+
+
+def _always_known() -> set[str]:
+    listed = general_arguments + training_arguments + evaluation_arguments + dataset_arguments
+    return {*listed, *RECBOLE_UNLISTED.split(), *read_yaml(properties_folder() / "overall.yaml")}
+
+
+def _check_known(values: dict, where: str) -> None:
+    for key in values:
+        if key not in known_keys():
+            raise SDAError(f"{where}key {key!r} is unknown; {_nearest(key, known_keys())}")
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    spelled = {known.lower(): known for known in sorted(names)}
+    near = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(spelled[n] for n in near)}?" if near else "`--help` lists what is known"
+
+
+def _recbole_properties() -> Path:
+    return Path(recbole.__file__).parent / "properties"
+
+
+def _typed(key: str, value):
+    if not isinstance(value, str) or key.endswith("_num_interval"):
+        return value  # "[5,10]" is an interval to RecBole, not a list
+    return parse_value(value)

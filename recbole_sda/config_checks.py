@@ -1,0 +1,127 @@
+"""The checks of our keys: each error names the key, what was found, and the remedy."""
+
+from collections.abc import Mapping
+
+from recbole_sda.errors import SDAError
+from recbole_sda.variants import VARIANTS, check_names
+
+MODALITIES = ("image", "text")
+
+CHOICES = {
+    "adapter": ("moda", "lora", "none"),
+    "alignment": ("cmsa", "info_nce"),
+    "teacher": ("mean", "per_modality"),
+    "gate_scale": ("none", "num_experts"),
+    "feature_dtype": ("float16", "float32"),
+    "fusion": ("concat", "sum"),
+    "feature_reduction": ("none", "pca"),
+    "use_item_id": ("none", "add"),
+}
+POSITIVE_INTEGERS = (
+    "min_pixels max_pixels max_image_pixels prompt_value_chars lora_r num_experts align_batch_size align_steps "
+    "align_holdout_max align_eval_every embed_batch_tokens feature_dimension"
+).split()
+POSITIVE_NUMBERS = ["temperature", "lora_alpha", "align_learning_rate", "align_max_grad_norm"]
+OPTIONAL_POSITIVE_NUMBERS = ["teacher_temperature"]
+SHARES = ["tail_head_share", "align_holdout_share"]
+BOOLEANS = ["center", "strict", "align_gradient_checkpointing"]
+LISTS = ["modalities", "compare", "text_fields"]
+
+
+def check_values(config) -> None:
+    """Check and settle our keys in place: lists may come as text with commas.
+
+    Raises:
+        SDAError: at the first key that is wrong.
+    """
+    values = config.final_config_dict
+    for key in LISTS:
+        values[key] = _as_list(values[key])
+    _check_kinds(values)
+    _check_modalities(config)
+    check_names(values["compare"] or [])
+    _check_contradictions(config)
+    if values["adapter"] == "moda" and values["lora_r"] % values["num_experts"]:
+        divisors = [n for n in range(1, values["lora_r"] + 1) if values["lora_r"] % n == 0]
+        raise SDAError(
+            f"num_experts={values['num_experts']} does not divide lora_r={values['lora_r']}; "
+            f"choose one of {', '.join(map(str, divisors))}"
+        )
+    if values["min_pixels"] > values["max_pixels"]:
+        raise SDAError(f"min_pixels={values['min_pixels']} is above max_pixels={values['max_pixels']}")
+    _check_valid_metric(values)
+
+
+def _check_kinds(values: Mapping) -> None:
+    for key, choices in CHOICES.items():
+        if values[key] not in choices:
+            raise SDAError(f"{key}={values[key]!r} is unknown; choose {', '.join(choices)}")
+    for key in POSITIVE_INTEGERS:
+        if type(values[key]) is not int or values[key] < 1:
+            raise SDAError(f"{key}={values[key]!r} must be a whole number of at least 1")
+    for key in POSITIVE_NUMBERS + [k for k in OPTIONAL_POSITIVE_NUMBERS if values[k] is not None]:
+        if type(values[key]) not in (int, float) or not 0 < values[key] < float("inf"):
+            raise SDAError(f"{key}={values[key]!r} must be a number greater than 0")
+    for key in SHARES:
+        if type(values[key]) not in (int, float) or not 0 < values[key] < 1:
+            raise SDAError(f"{key}={values[key]!r} must lie between 0 and 1, for example 0.2")
+    for key in BOOLEANS:
+        if type(values[key]) is not bool:
+            raise SDAError(f"{key}={values[key]!r} must be True or False")
+    if type(values["lora_dropout"]) not in (int, float) or not 0 <= values["lora_dropout"] < 1:
+        raise SDAError(f"lora_dropout={values['lora_dropout']!r} must lie in [0, 1)")
+    limit = values["tail_max_popularity"]
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise SDAError(f"tail_max_popularity={limit!r} must be a whole number of at least 0, or empty")
+    for key in ("features", "backbone"):
+        if not isinstance(values[key], str) or not values[key]:
+            raise SDAError(f"{key}={values[key]!r} must be a name or a folder")
+
+
+def _check_modalities(config) -> None:
+    values = config.final_config_dict
+    modalities = values["modalities"]
+    unknown = [m for m in modalities or [] if m not in MODALITIES]
+    if not modalities or unknown or len(set(modalities)) < len(modalities):
+        raise SDAError(f"modalities={modalities!r}: choose image, text or image,text")
+    if len(modalities) > 1 or values["adapter"] == "none":
+        return
+    remedy = f"alignment needs an image and a text; with modalities={modalities[0]} use"
+    trained = [name for name in values["compare"] or [] if _trains(name)]
+    if trained:
+        raise SDAError(f"compare names {', '.join(trained)}, but {remedy} --compare=ids,zero_shot")
+    if config.given("adapter"):
+        raise SDAError(f"adapter={values['adapter']}, but {remedy} --adapter=none, or leave adapter out")
+    # Nobody asked for adaptation in so many words, and one modality leaves nothing to align.
+    values["adapter"] = "none"
+
+
+def _trains(variant: str) -> bool:
+    return VARIANTS[variant].get("adapter", "none") != "none" if variant in VARIANTS else False
+
+
+def _check_contradictions(config) -> None:
+    values = config.final_config_dict
+    if not values["compare"]:
+        return
+    said = [key for key in ("features", "adapter", "alignment") if config.given(key)]
+    if said:
+        raise SDAError(
+            f"compare={','.join(values['compare'])} sets {said[0]} itself, and {said[0]}={values[said[0]]} "
+            "was given too; leave one of them out"
+        )
+
+
+def _check_valid_metric(values: Mapping) -> None:
+    metric = str(values["valid_metric"])
+    name, _, k = metric.partition("@")
+    known = [m.lower() for m in values["metrics"]]
+    if name.lower() not in known or (k and k not in map(str, values["topk"])):
+        available = ", ".join(f"{m}@{k}" for m in values["metrics"] for k in values["topk"])
+        raise SDAError(f"valid_metric={metric} is not computed; choose one of {available}")
+
+
+def _as_list(value):
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,92 @@
+"""The YAML in ``properties/``: where it lies, how it is read, and the help that its comments give."""
+
+import re
+from pathlib import Path
+
+import yaml
+
+from recbole_sda.errors import SDAError
+
+_KEY_LINE = re.compile(r"^(?P<key>\w+):(?P<value>.*?)\s+# (?P<help>\(\w+\) .*)$")
+_SECTION_LINE = re.compile(r"^# (?P<title>[A-Z].*[^.])$")
+
+
+class Loader(yaml.SafeLoader):
+    """YAML as RecBole's users write it: ``1e-3`` is a number, ``None`` is null, times and dates are text."""
+
+
+# YAML 1.1 reads 1:30 as a number in base sixty and 2020-01-01 as a date; nobody means that in a configuration.
+Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith((":int", ":float", ":timestamp"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$"), list("-+0123456789")
+)
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"""^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?
+        |\.[0-9][0-9_]*(?:[eE][-+]?[0-9]+)?
+        |[0-9][0-9_]*[eE][-+]?[0-9]+
+        |\.(?:inf|Inf|INF))$|^\.(?:nan|NaN|NAN)$""",
+        re.X,
+    ),
+    list("-+0123456789."),
+)
+Loader.add_implicit_resolver("tag:yaml.org,2002:null", re.compile(r"^None$"), ["N"])
+
+
+def parse_value(text: str):
+    """A value from the command line. What is not YAML, such as ``[5,inf)``, stays text."""
+    try:
+        return yaml.load(text, Loader=Loader)
+    except yaml.YAMLError:
+        return text
+
+
+def read_yaml(path: str | Path) -> dict:
+    """The keys of a YAML file; an empty file has none.
+
+    Raises:
+        SDAError: missing, not YAML, or not a mapping at its top.
+    """
+    try:
+        content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
+    except OSError as error:
+        raise SDAError(f"configuration file {path} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SDAError(f"configuration file {path} is not YAML: {error}") from error
+    if content is not None and not isinstance(content, dict):
+        raise SDAError(f"configuration file {path} holds a {type(content).__name__}; it needs `key: value` lines")
+    return content or {}
+
+
+def properties_folder() -> Path:
+    """``properties`` inside the package (a wheel puts it there) or beside it (a clone, an editable install)."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "properties", package.parent / "properties"):
+        if (folder / "overall.yaml").is_file():
+            return folder
+    raise FileNotFoundError(f"properties/overall.yaml is neither in {package} nor beside it; install again")
+
+
+def property_files(model: str, dataset: str) -> list[Path]:
+    """Our YAML for a run, in the order in which one overrides the other; only those that exist."""
+    folder = properties_folder()
+    files = (folder / "overall.yaml", folder / "model" / f"{model}.yaml", folder / "dataset" / f"{dataset}.yaml")
+    return [path for path in files if path.is_file()]
+
+
+def help_text() -> str:
+    """Every key of ours with its default, from the comments of the YAML."""
+    lines = []
+    for path in sorted(properties_folder().glob("*.yaml")) + sorted(properties_folder().glob("[md]*/*.yaml")):
+        if path.stem != "overall":
+            lines.append(f"\nWith --{path.parent.name}={path.stem}")
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if match := _KEY_LINE.match(line):
+                lines.append(f"  --{match['key']}={match['value'].strip()}\n        {match['help']}")
+            elif match := _SECTION_LINE.match(line):
+                lines.append(f"\n{match['title']}")
+    return "\n".join(lines)

@@ -1,0 +1,49 @@
+"""The one bridge between the LVLM side and a recommender: features by item token."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from recbole_sda.errors import SDAError
+from recbole_sda.features.store import FeatureStore
+
+NAMED = 5
+
+
+class FeatureProvider:
+    """A store's rows in the order a recommender counts its items.
+
+    Args:
+        store: an open store.
+        tokens: the recommender's item tokens, in its order, padding left out.
+
+    Raises:
+        SDAError: the store does not know an item. Rows are found by token, never by position.
+    """
+
+    def __init__(self, store: FeatureStore, tokens: Sequence[str]):
+        row_of = {token: row for row, token in enumerate(store.tokens)}
+        unknown = [token for token in tokens if token not in row_of]
+        if unknown:
+            raise SDAError(
+                f"features={store.path} belongs to another catalogue: it lacks {len(unknown)} of "
+                f"{len(tokens)} items, the first {', '.join(map(repr, unknown[:NAMED]))}. "
+                "Embed this dataset's items."
+            )
+        self.store = store
+        self.modalities = store.modalities
+        self._rows = np.fromiter((row_of[token] for token in tokens), dtype=np.int64, count=len(tokens))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def width(self, modality: str) -> int:
+        return self.store.values(modality).shape[1]
+
+    def present(self, modality: str) -> np.ndarray:
+        """(items,) bool: which items have this modality."""
+        return self.store.present(modality)[self._rows]
+
+    def values(self, modality: str, start: int = 0, stop: int | None = None) -> np.ndarray:
+        """(stop − start, width): a slice of the rows, read from disk now."""
+        return self.store.values(modality)[self._rows[start:stop]]

@@ -1,0 +1,176 @@
+"""The three stages in order, for every variant of a comparison."""
+
+import json
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from recbole.utils import init_logger
+
+from recbole_sda.catalog import Catalog
+from recbole_sda.catalog.demo import ensure_demo
+from recbole_sda.config import SDAConfig
+from recbole_sda.errors import SDAError
+from recbole_sda.features import FeatureProvider, FeatureStore
+from recbole_sda.model import check_model
+from recbole_sda.recommend import item_tokens, load_dataset, recommend
+from recbole_sda.report.table import results_table
+from recbole_sda.stages import EncoderStages
+from recbole_sda.variants import VARIANTS, variant_name
+
+logger = logging.getLogger(__name__)
+
+DEMO = "demo"
+CATALOGUE_MODEL = "BPR"  # whose configuration loads a dataset when no model is asked for
+
+
+def run(
+    model: str | None = None,
+    dataset: str | None = None,
+    config_dict: dict | None = None,
+    config_file_list: Sequence[str] | None = None,
+    *,
+    argv: Sequence[str] = (),
+) -> dict:
+    """Adapt, embed, recommend: once, or for every variant of ``compare``.
+
+    Returns:
+        ``model``, ``dataset``, ``seed`` and ``runs``: one dictionary a variant with ``variant``, ``valid``,
+        ``test``, ``timings`` (seconds), ``artefacts`` (paths), ``items`` and ``missing``. With a single
+        variant its entries stand at the top, too.
+
+    Raises:
+        SDAError: a mistake in the input, before any work.
+    """
+    config = SDAConfig(model, dataset, config_file_list, config_dict, argv=argv)
+    if config.unused_keys:
+        logger.warning("keys that %s does not read: %s", config["model"], ", ".join(config.unused_keys))
+    variants = _variants(config)
+    result_file = _check_result_file(config["result_file"])
+    _prepare_dataset(config)
+    if any(variant["features"] != "none" for variant in variants.values()):
+        check_model(config["model"])
+    init_logger(config)
+    plans = _plan(config, variants)
+
+    runs = []
+    for name, (variant_config, stages) in plans.items():
+        logger.info("%s on %s: %s", config["model"], config["dataset"], name)
+        runs.append({"variant": name, **_run_variant(variant_config, stages, name)})
+    result = {"model": config["model"], "dataset": config["dataset"], "seed": config["seed"], "runs": runs}
+    if result_file:
+        result_file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    logger.info("%s", results_table(result, k=config["topk"][0]))
+    return {**runs[0], **result} if len(runs) == 1 else result
+
+
+def adapt(dataset: str | None = None, config_dict=None, config_file_list=None, *, argv=()) -> Path | None:
+    """Stage 1 alone. Returns: the adapter's folder; None with ``adapter=none``."""
+    return _encoder_stages(dataset, config_dict, config_file_list, argv).adapt()
+
+
+def embed(dataset: str | None = None, config_dict=None, config_file_list=None, *, argv=()) -> Path:
+    """Stages 1 and 2. Returns: the feature store's folder."""
+    return _encoder_stages(dataset, config_dict, config_file_list, argv).embed()
+
+
+def _encoder_stages(dataset, config_dict, config_file_list, argv) -> EncoderStages:
+    given = [*argv] if any(a.startswith("--model=") for a in argv) else [f"--model={CATALOGUE_MODEL}", *argv]
+    config = SDAConfig(None, dataset, config_file_list, config_dict, argv=given)
+    _prepare_dataset(config)
+    stages = EncoderStages(config, open_catalog(config, item_tokens(load_dataset(config))))
+    stages.check()
+    return stages
+
+
+def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:
+    """The catalogue of these items, as the configuration describes it."""
+    catalog = Catalog.open(
+        config["data_path"],
+        tokens,
+        name=config["dataset"],
+        item_field=config["ITEM_ID_FIELD"],
+        text_fields=config["text_fields"],
+        image_folder=config["image_folder"],
+        max_image_pixels=config["max_image_pixels"],
+        strict=config["strict"],
+        index_file=Path(config["checkpoint_dir"]) / "catalog" / f"{config['dataset']}-images.json",
+    )
+    logger.info("%s", catalog.summary())
+    return catalog
+
+
+def _variants(config: SDAConfig) -> dict[str, dict]:
+    """Name → the keys that make the variant."""
+    if config["compare"]:
+        return {name: VARIANTS[name] for name in config["compare"]}
+    keys = {key: config[key] for key in ("features", "adapter", "alignment")}
+    return {variant_name(**keys): keys}
+
+
+def _plan(config: SDAConfig, variants: dict[str, dict]) -> dict[str, tuple]:
+    """Each variant's configuration and encoder stages, checked before the first of them runs."""
+    tokens = item_tokens(load_dataset(config))
+    catalog = None
+    plans = {}
+    for name, keys in variants.items():
+        variant, stages = config.replace(**keys), None
+        if variant["features"] == "auto":
+            catalog = catalog or open_catalog(config, tokens)
+            stages = EncoderStages(variant, catalog)
+            stages.check()
+        elif variant["features"] != "none":
+            FeatureProvider(FeatureStore.open(variant["features"], verify=True), tokens)
+        plans[name] = variant, stages
+    return plans
+
+
+def _run_variant(config: SDAConfig, stages: EncoderStages | None, name: str) -> dict:
+    timings, artefacts, described = {}, {}, {}
+    store = None if config["features"] in ("none", "auto") else Path(config["features"])
+    if stages is not None:
+        adapter, timings["adapt"] = _timed(stages.adapt)
+        store, timings["embed"] = _timed(stages.embed)
+        artefacts = {"adapter": str(adapter) if adapter else None, "features": str(store)}
+        present = {m: int(stages.catalog.present(m).sum()) for m in config["modalities"]}
+        items = len(stages.catalog)
+        described = {"items": items, "missing": {m: items - count for m, count in present.items()}}
+    elif store is not None:
+        artefacts = {"features": str(store)}
+    outcome, timings["train"] = _timed(recommend, config, store, label=name)
+    artefacts["checkpoint"] = outcome.pop("checkpoint")
+    return {**outcome, "timings": timings, "artefacts": artefacts, **described}
+
+
+def _timed(function, *args, **kwargs):
+    started = time.monotonic()
+    value = function(*args, **kwargs)
+    return value, round(time.monotonic() - started, 1)
+
+
+def _prepare_dataset(config: SDAConfig) -> None:
+    folder = Path(config["data_path"])
+    if config["dataset"] == DEMO:
+        ensure_demo(
+            folder.parent,
+            items=config["demo_items"],
+            users=config["demo_users"],
+            seed=config["demo_seed"],
+            image_signal=config["image_signal"],
+            text_signal=config["text_signal"],
+        )
+    if not list(folder.glob(f"{config['dataset']}*.inter")):
+        others = sorted(p.parent.name for p in folder.parent.glob("*/*.inter"))
+        raise SDAError(
+            f"dataset={config['dataset']!r} is not there: {folder / config['dataset']}.inter does not exist. "
+            f"Make it with dataset_scripts/from_csv.py, or use one of: {', '.join(sorted({DEMO, *others}))}"
+        )
+
+
+def _check_result_file(path: str | None) -> Path | None:
+    if path is None:
+        return None
+    if not Path(path).resolve().parent.is_dir():
+        raise SDAError(f"result_file={path}: its folder does not exist; make it first")
+    return Path(path)

@@ -1,0 +1,81 @@
+"""Stage 3: RecBole trains and evaluates a recommender, on features or on item IDs."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from recbole_sda import compat
+
+compat.prepare_recbole()
+
+from recbole.data import create_dataset, data_preparation  # noqa: E402
+from recbole.utils import ModelType, init_seed  # noqa: E402
+
+from recbole_sda.config import SDAConfig  # noqa: E402
+from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
+from recbole_sda.model import attach_item_features  # noqa: E402
+from recbole_sda.trainer import build_trainer, plain  # noqa: E402
+
+# Scores held at once in full ranking: 256 MB in float32.
+EVAL_SCORES = 64_000_000
+MAX_EVAL_USERS = 4096
+
+
+def load_dataset(config: SDAConfig):
+    """RecBole's dataset after its own filters, with its random state as RecBole sets it."""
+    init_seed(config["seed"], config["reproducibility"])
+    return create_dataset(config)
+
+
+def item_tokens(dataset) -> tuple[str, ...]:
+    """The items in RecBole's order, padding left out."""
+    return tuple(map(str, dataset.field2id_token[dataset.iid_field][1:]))
+
+
+def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
+    """Train, choose by validation, test once.
+
+    The order of seeding is RecBole's, so that without features the numbers are stock RecBole's.
+
+    Args:
+        features: a feature store's folder; None runs the model on item IDs.
+        label: names the run in the progress bar and in the checkpoint's file name.
+
+    Returns:
+        ``valid`` and ``test``: metric → value, in RecBole's lower case; ``epochs``; ``checkpoint``.
+    """
+    dataset = load_dataset(config)
+    provider = FeatureProvider(FeatureStore.open(features), item_tokens(dataset)) if features else None
+    config["eval_batch_size"] = eval_batch_size(config, dataset.item_num)
+    train_data, valid_data, test_data = data_preparation(config, dataset)
+
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = config.model_class(config, train_data._dataset).to(config["device"])
+    if provider is not None:
+        attach_item_features(model, provider, config)
+    checkpoint = Path(config["checkpoint_dir"]) / f"{config['model']}-{config['dataset']}-{label}.pth"
+    trainer = build_trainer(config, model, str(checkpoint))
+    with tqdm(total=config["epochs"], desc=f"train {label}", unit="epoch", disable=None) as bar:
+
+        def show(epoch: int, score: float) -> None:
+            bar.update(epoch + 1 - bar.n)
+            bar.set_postfix({f"valid {config['valid_metric'].lower()}": f"{score:.4f}"})
+
+        _, best_valid = trainer.fit(
+            train_data, valid_data, show_progress=config["show_progress"], callback_fn=show
+        )
+    test = trainer.evaluate(test_data, show_progress=config["show_progress"])
+    return {
+        "valid": plain(best_valid),
+        "test": plain(test),
+        "epochs": len(trainer.train_loss_dict),
+        "checkpoint": str(checkpoint),
+    }
+
+
+def eval_batch_size(config: SDAConfig, n_items: int) -> int:
+    """RecBole counts users × items here for general models, whose default then scores one user at a time."""
+    if config["MODEL_TYPE"] != ModelType.GENERAL or config.given("eval_batch_size"):
+        return config["eval_batch_size"]
+    users = min(MAX_EVAL_USERS, max(1, EVAL_SCORES // n_items))
+    return users * n_items

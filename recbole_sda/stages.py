@@ -1,0 +1,188 @@
+"""Stages 1 and 2 as artefacts: what goes into each, its digest, and how it is made when it is not there yet."""
+
+import logging
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from recbole_sda.adapters import LANGUAGE_MODEL_TARGETS, MoDAConfig, checkpoint_routing
+from recbole_sda.alignment import CMSALoss, InfoNCELoss
+from recbole_sda.alignment.trainer import AlignmentSettings, align, split_items
+from recbole_sda.artefacts import build_once, digest, write_manifest
+from recbole_sda.catalog import Catalog
+from recbole_sda.encoders import Backbone, Prompts, backbone_identity, load_backbone
+from recbole_sda.features.embed import embed_catalog
+
+logger = logging.getLogger(__name__)
+
+# Raise when the same settings would give other artefacts, so that old ones are not reused.
+ADAPTER_VERSION = FEATURES_VERSION = 1
+
+
+@dataclass(frozen=True)
+class EncoderStages:
+    """Adapt and embed one catalogue under one configuration.
+
+    Args:
+        config: an :class:`~recbole_sda.config.SDAConfig`; only keys of ours, ``seed``, ``device`` and
+            ``checkpoint_dir`` are read.
+        catalog: the items.
+    """
+
+    config: object
+    catalog: Catalog
+
+    def check(self) -> None:
+        """Find out, before any work, whether the backbone can be had and the catalogue can be aligned."""
+        _ = self.identity
+        if self.config["adapter"] != "none":
+            split_items(self.catalog, self._alignment_settings())
+
+    def adapt(self) -> Path | None:
+        """Stage 1: the folder of the trained adapter; None for a variant without one."""
+        if self.config["adapter"] == "none":
+            return None
+        folder = self._folder("adapters", self.adapter_settings)
+        built = build_once(folder, self._train_adapter)
+        logger.info("%s adapter %s", "trained" if built else "reused", folder)
+        return folder
+
+    def embed(self) -> Path:
+        """Stage 2: the folder of the catalogue's feature store; trains the adapter first if need be."""
+        folder = self._folder("features", self.feature_settings)
+        if not folder.is_dir():
+            self.adapt()
+        built = build_once(folder, self._embed_catalog)
+        logger.info("%s features %s", "embedded" if built else "reused", folder)
+        return folder
+
+    @cached_property
+    def identity(self) -> str:
+        return backbone_identity(self.config["backbone"], self.config["backbone_revision"])
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        names = ("domain", "image", "text", "field", "value_chars")
+        return Prompts(**{name: self.config[f"prompt_{name}"] for name in names})
+
+    @cached_property
+    def adapter_settings(self) -> dict:
+        """What the adapter depends on, and nothing else."""
+        config = self.config
+        keys = ["adapter", "lora_r", "lora_alpha", "lora_dropout", "target_modules"]
+        keys += ["num_experts", "gate_scale"] if config["adapter"] == "moda" else []
+        keys += ["alignment", "temperature", "center", "seed"]
+        keys += ["teacher", "teacher_temperature"] if config["alignment"] == "cmsa" else []
+        keys += [key for key in config.final_config_dict if key.startswith("align_")]
+        return {
+            "version": ADAPTER_VERSION,
+            **self._encoder_settings(("image", "text")),
+            **{key: config[key] for key in keys},
+        }
+
+    @cached_property
+    def feature_settings(self) -> dict:
+        adapted = self.config["adapter"] != "none"
+        return {
+            "version": FEATURES_VERSION,
+            **self._encoder_settings(self.config["modalities"]),
+            "feature_dtype": self.config["feature_dtype"],
+            "adapter": digest(self.adapter_settings) if adapted else "none",
+        }
+
+    def _encoder_settings(self, modalities) -> dict:
+        config = self.config
+        return {
+            "catalog": {modality: self.catalog.fingerprint(modality) for modality in modalities},
+            "backbone": self.identity,
+            "prompts": self.prompts.settings(),
+            **{key: config[key] for key in ("backbone_dtype", "min_pixels", "max_pixels")},
+        }
+
+    def _folder(self, kind: str, settings: dict) -> Path:
+        return Path(self.config["checkpoint_dir"]) / kind / digest(settings)
+
+    def _load_backbone(self) -> Backbone:
+        config = self.config
+        return load_backbone(
+            config["backbone"],
+            prompts=self.prompts,
+            min_pixels=config["min_pixels"],
+            max_pixels=config["max_pixels"],
+            revision=config["backbone_revision"],
+            dtype=config["backbone_dtype"],
+            device=config["device"],
+        )
+
+    def _train_adapter(self, folder: Path) -> None:
+        started = time.monotonic()
+        torch.manual_seed(self.config["seed"])
+        backbone = self._load_backbone()
+        backbone.model = get_peft_model(backbone.model, self._peft_config())
+        trainable, total = backbone.model.get_nb_trainable_parameters()
+        adapted = len(backbone.model.targeted_module_names)
+        logger.info("%d linear layers adapted, %s of %s parameters train", adapted, f"{trainable:,}", f"{total:,}")
+        if self.config["align_gradient_checkpointing"]:
+            backbone.model.get_base_model().gradient_checkpointing_enable(
+                {"use_reentrant": False, "context_fn": checkpoint_routing}
+            )
+        records = align(backbone, self.catalog, self._loss(), self._alignment_settings())
+        backbone.model.save_pretrained(folder)
+        write_manifest(
+            folder,
+            {
+                "settings": self.adapter_settings,
+                "adapted_layers": adapted,
+                "trainable_parameters": trainable,
+                "held_out": records,
+                "seconds": round(time.monotonic() - started, 1),
+            },
+        )
+
+    def _embed_catalog(self, folder: Path) -> None:
+        backbone = self._load_backbone()
+        if self.config["adapter"] != "none":
+            backbone.model = PeftModel.from_pretrained(
+                backbone.model, self._folder("adapters", self.adapter_settings)
+            )
+        embed_catalog(
+            folder,
+            self.catalog,
+            backbone,
+            modalities=self.config["modalities"],
+            batch_tokens=self.config["embed_batch_tokens"],
+            dtype=self.config["feature_dtype"],
+            settings=self.feature_settings,
+        )
+
+    def _peft_config(self) -> MoDAConfig | LoraConfig:
+        config = self.config
+        shared = {
+            "r": config["lora_r"],
+            "lora_alpha": config["lora_alpha"],
+            "lora_dropout": config["lora_dropout"],
+            "target_modules": config["target_modules"] or LANGUAGE_MODEL_TARGETS,
+        }
+        if config["adapter"] == "lora":
+            return LoraConfig(**shared)
+        return MoDAConfig(**shared, num_experts=config["num_experts"], gate_scale=config["gate_scale"])
+
+    def _loss(self) -> CMSALoss | InfoNCELoss:
+        config = self.config
+        if config["alignment"] == "info_nce":
+            return InfoNCELoss(config["temperature"], center=config["center"])
+        return CMSALoss(
+            config["temperature"],
+            center=config["center"],
+            teacher=config["teacher"],
+            teacher_temperature=config["teacher_temperature"],
+        )
+
+    def _alignment_settings(self) -> AlignmentSettings:
+        names = "batch_size steps learning_rate max_grad_norm holdout_share holdout_max eval_every"
+        given = {name: self.config[f"align_{name}"] for name in names.split()}
+        return AlignmentSettings(**given, seed=self.config["seed"])

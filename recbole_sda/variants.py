@@ -1,0 +1,30 @@
+"""The variants that ``--compare`` knows: each is a name for a few keys."""
+
+from recbole_sda.errors import SDAError
+
+VARIANTS = {
+    "ids": {"features": "none"},
+    "zero_shot": {"features": "auto", "adapter": "none"},
+    "lora": {"features": "auto", "adapter": "lora", "alignment": "cmsa"},
+    "info_nce": {"features": "auto", "adapter": "moda", "alignment": "info_nce"},
+    "sda": {"features": "auto", "adapter": "moda", "alignment": "cmsa"},
+}
+
+
+def variant_name(features: str, adapter: str, alignment: str) -> str:
+    """What a run with these keys is called in tables: a variant's name, or its parts."""
+    if features not in ("auto", "none"):
+        return "features"
+    for name, keys in VARIANTS.items():
+        said = {"features": features, "adapter": adapter, "alignment": alignment}
+        if all(said[key] == value for key, value in keys.items()):
+            return name
+    return f"{adapter}+{alignment}"
+
+
+def check_names(names: list[str]) -> None:
+    unknown = [name for name in names if name not in VARIANTS]
+    if unknown:
+        raise SDAError(f"compare={','.join(names)}: {unknown[0]!r} is unknown; choose from {', '.join(VARIANTS)}")
+    if len(set(names)) < len(names):
+        raise SDAError(f"compare={','.join(names)} names a variant twice")

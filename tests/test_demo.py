@@ -1,0 +1,248 @@
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from PIL import Image
+
+from recbole_sda.catalog import Catalog, ensure_demo, item_tokens, write_demo
+from recbole_sda.catalog.demo import _COLOUR_WORDS, _HUES, _PRODUCTS, ATTRIBUTES
+from recbole_sda.errors import SDAError
+
+SMALL = {"items": 40, "users": 30}
+PROPERTIES = Path(__file__).resolve().parent.parent / "properties" / "dataset" / "demo.yaml"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return write_demo(tmp_path_factory.mktemp("data") / "demo")
+
+
+def read_interactions(folder):
+    return pd.read_csv(folder / "demo.inter", sep="\t", names=["user", "item", "time"], header=0)
+
+
+def read_truth(folder):
+    return pd.read_csv(folder / "demo.truth.csv").set_index("item_id")
+
+
+def digests(folder):
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def hit_rate(folder, attributes, ranking, at=10):
+    """Leave-one-out Hit@10 of popularity, of attribute match with the history, or of both together."""
+    truth = read_truth(folder)
+    code = {token: index for index, token in enumerate(truth.index)}
+    histories = [
+        [code[item] for item in items]
+        for items in read_interactions(folder).groupby("user")["item"].agg(list)
+    ]
+    popularity = np.bincount(np.concatenate([items[:-1] for items in histories]), minlength=len(code)) + 0.5
+    values = [pd.factorize(truth[name])[0] for name in attributes]
+    hits = []
+    for *history, target in histories:
+        score = np.zeros(len(code))
+        if "popularity" in ranking:
+            score += np.log(popularity)
+        if "match" in ranking:
+            for value in values:
+                prior = np.bincount(value, weights=popularity) / popularity.sum()
+                counts = np.bincount(value[history], minlength=len(prior)) + 3 * prior
+                score += np.log(counts / counts.sum() / prior)[value]
+        score[history] = -np.inf
+        better, equal = (score > score[target]).sum(), (score == score[target]).sum() - 1
+        hits.append(better + equal / 2 < at)
+    return np.mean(hits)
+
+
+def test_attributes_help_to_predict_the_next_item(demo):
+    popular = hit_rate(demo, [], "popularity")
+    seen = hit_rate(demo, ["colour", "shape", "pattern"], "popularity and match")
+    read = hit_rate(demo, ["colour", "shape", "brand"], "popularity and match")
+    both = hit_rate(demo, list(ATTRIBUTES), "popularity and match")
+    assert popular > 3 * 10 / 300
+    assert both > 1.8 * popular
+    assert min(seen, read) > 1.4 * popular
+    assert both > max(seen, read) + 0.03
+    assert hit_rate(demo, list(ATTRIBUTES), "match") > 4 * 10 / 300
+
+
+def test_without_taste_attributes_tell_nothing(tmp_path):
+    folder = write_demo(tmp_path / "demo", taste=0)
+    assert hit_rate(folder, list(ATTRIBUTES), "match") < 2 * 10 / 300
+
+
+def test_interactions_have_the_promised_shape(demo):
+    table = read_interactions(demo)
+    lengths = table.groupby("user").size()
+    assert len(lengths) == 600
+    assert lengths.min() >= 5
+    assert lengths.max() <= 14
+    assert not table.duplicated(["user", "item"]).any()
+    assert table.groupby("user")["time"].agg(lambda times: (times.diff().dropna() > 0).all()).all()
+
+
+def test_popularity_has_a_long_tail(demo):
+    counts = read_interactions(demo)["item"].value_counts().reindex(read_truth(demo).index, fill_value=0)
+    ordered = counts.sort_values(ascending=False)
+    assert ordered[:60].sum() > 0.4 * ordered.sum()  # a fifth of the items
+    assert ordered.median() < ordered.mean()
+    assert ordered.iloc[0] > 8 * ordered.median()
+
+
+def test_catalogue_reads_it_and_lacks_what_it_should(demo):
+    tokens = item_tokens(demo / "demo.item")
+    catalog = Catalog.open(demo, tokens, show_progress=False)
+    truth = read_truth(demo).loc[list(tokens)]
+    counts = catalog.counts()
+    assert (counts["items"], counts["without_image"], counts["without_text"]) == (300, 6, 6)
+    assert counts["with_both"] == 288
+    assert catalog.problems == {}
+    assert catalog.present("image").tolist() == truth["has_picture"].astype(bool).tolist()
+    assert catalog.present("text").tolist() == truth["has_text"].astype(bool).tolist()
+    assert list(catalog.fields) == ["title", "brand", "description"]
+
+
+def test_texts_tell_brand_colour_and_shape_but_never_the_pattern(demo):
+    truth = read_truth(demo)
+    catalog = Catalog.open(demo, truth.index, show_progress=False)
+    for index, row in enumerate(truth.itertuples()):
+        item = catalog.item(index)
+        if not item:
+            continue
+        assert item["brand"] == row.brand
+        assert row.brand in item["title"]
+        assert any(word in item["title"].split() for word in _COLOUR_WORDS[row.colour])
+        assert _PRODUCTS[row.shape][0] in item["title"].split()
+        words = set(" ".join(item.values()).lower().replace(",", " ").split())
+        assert not words & set(ATTRIBUTES["pattern"])
+
+
+def dominant_hue(path):
+    """The hue of the most saturated pixels."""
+    hue, saturation, brightness = np.moveaxis(
+        np.asarray(Image.open(path).convert("HSV")).astype(float), -1, 0
+    )
+    angle = hue[(saturation > 150) & (brightness > 150)] / 255 * 2 * np.pi
+    return np.degrees(np.angle(np.exp(1j * angle).mean())) % 360
+
+
+def share_with_own_colour(folder):
+    names = list(_HUES)
+    hits = []
+    for token, row in read_truth(folder).query("has_picture == 1").iterrows():
+        hue = dominant_hue(folder / "images" / f"{token}.png")
+        distances = [abs((hue - _HUES[name] + 180) % 360 - 180) for name in names]
+        hits.append(names[int(np.argmin(distances))] == row.colour)
+    return np.mean(hits)
+
+
+def test_pictures_show_the_colour_and_a_control_run_does_not(demo, tmp_path):
+    assert share_with_own_colour(demo) > 0.95
+    control = write_demo(tmp_path / "demo", image_signal=0)
+    assert share_with_own_colour(control) < 0.25  # chance is 1/8
+    half = write_demo(tmp_path / "half", image_signal=0.5)
+    assert 0.4 < share_with_own_colour(half) < 0.75
+
+    ours, theirs = digests(demo), digests(control)
+    assert ours.keys() == theirs.keys()
+    changed = {name for name in ours if ours[name] != theirs[name]}
+    assert {"demo.json", "demo.truth.csv"} < changed
+    assert all(name.startswith("images/") for name in changed - {"demo.json", "demo.truth.csv"})
+    own = read_truth(half).query("picture_own == 1 and has_picture == 1").index
+    halves = digests(half)
+    assert all(halves[f"images/{token}.png"] == ours[f"images/{token}.png"] for token in own)
+
+
+def test_text_control_changes_texts_only(demo, tmp_path):
+    control = write_demo(tmp_path / "demo", text_signal=0)
+    ours, theirs = digests(demo), digests(control)
+    assert {name for name in ours if ours[name] != theirs[name]} == {
+        "demo.item",
+        "demo.json",
+        "demo.truth.csv",
+    }
+    truth = read_truth(control)
+    brands = Catalog.open(control, truth.index, show_progress=False).fields["brand"]
+    assert np.mean(truth["brand"].to_numpy() == np.array(brands)) < 0.2
+
+
+def test_same_seed_same_bytes(tmp_path):
+    one = digests(write_demo(tmp_path / "one", **SMALL))
+    assert digests(write_demo(tmp_path / "two", **SMALL)) == one
+    other = digests(write_demo(tmp_path / "three", seed=1, **SMALL))
+    assert other["demo.inter"] != one["demo.inter"]
+    assert other["images/P0000.png"] != one["images/P0000.png"]
+
+
+def test_ensure_demo_reuses_and_regenerates(tmp_path):
+    folder = ensure_demo(tmp_path, **SMALL)
+    assert folder == tmp_path / "demo"
+    (folder / "index.csv").touch()
+    assert ensure_demo(tmp_path, **SMALL) == folder
+    assert (folder / "index.csv").exists()
+    ensure_demo(tmp_path, image_signal=0, **SMALL)
+    assert not (folder / "index.csv").exists()
+    assert json.loads((folder / "demo.json").read_text())["image_signal"] == 0
+    (folder / "demo.inter").unlink()
+    ensure_demo(tmp_path, image_signal=0, **SMALL)
+    assert (folder / "demo.inter").exists()
+    assert {path.name for path in tmp_path.iterdir()} <= {"demo", ".demo.lock"}
+
+
+def test_a_folder_of_somebody_else_is_never_touched(tmp_path):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "demo.inter").write_text("mine")
+    with pytest.raises(SDAError, match="not made by the demo generator"):
+        ensure_demo(tmp_path, **SMALL)
+    with pytest.raises(SDAError, match="not empty"):
+        write_demo(tmp_path / "demo", **SMALL)
+    assert digests(tmp_path / "demo").keys() == {"demo.inter"}
+
+
+def test_two_callers_at_once_get_one_demo(tmp_path):
+    threads = [threading.Thread(target=ensure_demo, args=(tmp_path,), kwargs=SMALL) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "demo" / "demo.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} <= {"demo", ".demo.lock"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"items": 5}, "demo_items=5"),
+        ({"items": 30.5}, "demo_items=30.5"),
+        ({"users": 0}, "demo_users=0"),
+        ({"seed": -1}, "demo_seed=-1"),
+        ({"image_signal": 1.5}, "image_signal=1.5"),
+        ({"text_signal": "no"}, "text_signal='no'"),
+        ({"taste": -1}, "taste=-1"),
+    ],
+)
+def test_bad_settings_are_named_before_any_work(tmp_path, settings, message):
+    with pytest.raises(SDAError, match=message):
+        ensure_demo(tmp_path, **settings)
+    assert not (tmp_path / "demo").exists()
+
+
+def test_properties_agree_with_the_generator():
+    properties = yaml.safe_load(PROPERTIES.read_text())
+    defaults = write_demo.__kwdefaults__
+    for key in ("items", "users", "seed"):
+        assert properties[f"demo_{key}"] == defaults[key]
+    for key in ("image_signal", "text_signal"):
+        assert properties[key] == defaults[key]
+    assert properties["load_col"] == {"inter": ["user_id", "item_id", "timestamp"]}
+    assert properties["MAX_ITEM_LIST_LENGTH"] == 10
