@@ -5,12 +5,14 @@ The other cures stand where RecBole offers a place for them: the command line an
 """
 
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 INSTALL_RECBOLE = "pip install --no-deps recbole==1.2.1"
 
 
 def prepare_recbole() -> None:
-    """Make RecBole importable and usable, or say what is missing. Every module that imports RecBole calls it first.
+    """Make RecBole importable and usable, or say what is missing; what imports RecBole calls it first.
 
     Raises:
         ImportError: RecBole is missing, or pandas is too new for it.
@@ -53,3 +55,16 @@ def restore_dok_update() -> None:
 
     if not hasattr(dok_matrix, "_update"):
         dok_matrix._update = lambda self, entries: self._dict.update(entries)
+
+
+@contextmanager
+def keep_anomaly_mode() -> Iterator[None]:
+    """Importing any of RecBole's sequential models imports SINE, which switches on autograd's anomaly
+    detection for the whole process and about doubles the time of every training step."""
+    import torch
+
+    before = torch.is_anomaly_enabled()
+    try:
+        yield
+    finally:
+        torch.autograd.set_detect_anomaly(before)

@@ -23,7 +23,7 @@ from recbole.utils import (  # noqa: E402
     training_arguments,
 )
 
-from recbole_sda.config_checks import check_values  # noqa: E402
+from recbole_sda.config_checks import check_metrics, check_values  # noqa: E402
 from recbole_sda.evaluation import register_metrics  # noqa: E402
 from recbole_sda.model import OWN_MODELS  # noqa: E402
 
@@ -111,6 +111,10 @@ class SDAConfig(Config):
             values[key] = value
         return self._convert_config_dict(values)
 
+    def _set_default_parameters(self):
+        check_metrics(self.final_config_dict)
+        super()._set_default_parameters()
+
     # --- models and YAML of ours ---
 
     def _get_model_and_dataset(self, model, dataset):
@@ -159,9 +163,13 @@ def find_model(name: str) -> type:
     if name in OWN_MODELS:
         return OWN_MODELS[name]
     try:
-        return get_model(name)
-    except (AttributeError, ValueError):
+        with compat.keep_anomaly_mode():
+            return get_model(name)
+    except (AttributeError, ValueError, ImportError) as error:
         recboles = [file.stem for file in (_recbole_properties() / "model").glob("*.yaml")]
+        if name in recboles:
+            raise SDAError(f"model={name!r} cannot be imported: {error}") from error
+        # An ImportError says nothing here: RecBole looks for every unknown name beside LightGBM and XGBoost.
         raise SDAError(f"model={name!r} is unknown; {_nearest(name, [*OWN_MODELS, *recboles])}") from None
 
 

@@ -17,15 +17,26 @@ CHOICES = {
     "feature_reduction": ("none", "pca"),
     "use_item_id": ("none", "add"),
 }
-POSITIVE_INTEGERS = (
-    "min_pixels max_pixels max_image_pixels prompt_value_chars lora_r num_experts align_batch_size align_steps "
-    "align_holdout_max align_eval_every embed_batch_tokens feature_dimension"
-).split()
+POSITIVE_INTEGERS = [
+    "min_pixels",
+    "max_pixels",
+    "max_image_pixels",
+    "prompt_value_chars",
+    "lora_r",
+    "num_experts",
+    "align_batch_size",
+    "align_steps",
+    "align_holdout_max",
+    "align_eval_every",
+    "embed_batch_tokens",
+    "feature_dimension",
+]
 POSITIVE_NUMBERS = ["temperature", "lora_alpha", "align_learning_rate", "align_max_grad_norm"]
 OPTIONAL_POSITIVE_NUMBERS = ["teacher_temperature"]
 SHARES = ["tail_head_share", "align_holdout_share"]
 BOOLEANS = ["center", "strict", "align_gradient_checkpointing"]
 LISTS = ["modalities", "compare", "text_fields"]
+METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 
 
 def check_values(config) -> None:
@@ -36,7 +47,7 @@ def check_values(config) -> None:
     """
     values = config.final_config_dict
     for key in LISTS:
-        values[key] = _as_list(values[key])
+        values[key] = _names(key, values[key])
     _check_kinds(values)
     _check_modalities(config)
     check_names(values["compare"] or [])
@@ -50,6 +61,19 @@ def check_values(config) -> None:
     if values["min_pixels"] > values["max_pixels"]:
         raise SDAError(f"min_pixels={values['min_pixels']} is above max_pixels={values['max_pixels']}")
     _check_valid_metric(values)
+
+
+def check_metrics(values: dict) -> None:
+    """Check and settle what RecBole, which crashes on other kinds, reads next.
+
+    Raises:
+        SDAError: ``metrics`` are not names, ``valid_metric`` is none.
+    """
+    values["metrics"] = _names("metrics", values["metrics"])
+    if not values["metrics"]:
+        raise SDAError(f"metrics={values['metrics']!r} names none; choose some, for example Hit,NDCG")
+    if not isinstance(values["valid_metric"], str):
+        raise SDAError(f"valid_metric={values['valid_metric']!r} is no metric; choose one, for example NDCG@10")
 
 
 def _check_kinds(values: Mapping) -> None:
@@ -113,15 +137,19 @@ def _check_contradictions(config) -> None:
 
 
 def _check_valid_metric(values: Mapping) -> None:
-    metric = str(values["valid_metric"])
-    name, _, k = metric.partition("@")
-    known = [m.lower() for m in values["metrics"]]
-    if name.lower() not in known or (k and k not in map(str, values["topk"])):
-        available = ", ".join(f"{m}@{k}" for m in values["metrics"] for k in values["topk"])
-        raise SDAError(f"valid_metric={metric} is not computed; choose one of {available}")
+    metric, available = values["valid_metric"], []
+    for name in values["metrics"]:
+        without_k = name.lower() in METRICS_WITHOUT_K
+        available += [name] if without_k else [f"{name}@{k}" for k in values["topk"]]
+    if metric.lower() not in [name.lower() for name in available]:
+        raise SDAError(f"valid_metric={metric} is not computed; choose one of {', '.join(available)}")
 
 
-def _as_list(value):
+def _names(key: str, value) -> list[str] | None:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
-    return list(value) if isinstance(value, tuple) else value
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        raise SDAError(f"{key}={value!r} must be names with commas between them")
+    return list(value)

@@ -74,7 +74,11 @@ def properties_folder() -> Path:
 def property_files(model: str, dataset: str) -> list[Path]:
     """Our YAML for a run, in the order in which one overrides the other; only those that exist."""
     folder = properties_folder()
-    files = (folder / "overall.yaml", folder / "model" / f"{model}.yaml", folder / "dataset" / f"{dataset}.yaml")
+    files = (
+        folder / "overall.yaml",
+        folder / "model" / f"{model}.yaml",
+        folder / "dataset" / f"{dataset}.yaml",
+    )
     return [path for path in files if path.is_file()]
 
 

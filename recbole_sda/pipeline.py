@@ -6,18 +6,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from recbole.utils import init_logger
+from recbole_sda import compat
 
-from recbole_sda.catalog import Catalog
-from recbole_sda.catalog.demo import ensure_demo
-from recbole_sda.config import SDAConfig
-from recbole_sda.errors import SDAError
-from recbole_sda.features import FeatureProvider, FeatureStore
-from recbole_sda.model import check_model
-from recbole_sda.recommend import item_tokens, load_dataset, recommend
-from recbole_sda.report.table import results_table
-from recbole_sda.stages import EncoderStages
-from recbole_sda.variants import VARIANTS, variant_name
+compat.prepare_recbole()
+
+from recbole.utils import init_logger  # noqa: E402
+
+from recbole_sda.catalog import Catalog  # noqa: E402
+from recbole_sda.catalog.demo import ensure_demo  # noqa: E402
+from recbole_sda.config import SDAConfig  # noqa: E402
+from recbole_sda.errors import SDAError  # noqa: E402
+from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
+from recbole_sda.model import check_model  # noqa: E402
+from recbole_sda.recommend import item_tokens, load_dataset, recommend  # noqa: E402
+from recbole_sda.report.table import results_table  # noqa: E402
+from recbole_sda.stages import EncoderStages  # noqa: E402
+from recbole_sda.variants import VARIANTS, variant_name  # noqa: E402
 
 logger = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ compat.prepare_recbole()
 from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.utils import ModelType, init_seed  # noqa: E402
 
+from recbole_sda.artefacts import digest  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
@@ -53,7 +54,7 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
     model = config.model_class(config, train_data._dataset).to(config["device"])
     if provider is not None:
         attach_item_features(model, provider, config)
-    checkpoint = Path(config["checkpoint_dir"]) / f"{config['model']}-{config['dataset']}-{label}.pth"
+    checkpoint = _checkpoint_file(config, features, label)
     trainer = build_trainer(config, model, str(checkpoint))
     with tqdm(total=config["epochs"], desc=f"train {label}", unit="epoch", disable=None) as bar:
 
@@ -71,6 +72,12 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
         "epochs": len(trainer.train_loss_dict),
         "checkpoint": str(checkpoint),
     }
+
+
+def _checkpoint_file(config: SDAConfig, features: Path | None, label: str) -> Path:
+    """A name of its own for each configuration, so that runs side by side leave each other's alone."""
+    run = digest({"config": plain(config.final_config_dict), "features": str(features)})
+    return Path(config["checkpoint_dir"]) / f"{config['model']}-{config['dataset']}-{label}-{run}.pth"
 
 
 def eval_batch_size(config: SDAConfig, n_items: int) -> int:

@@ -42,9 +42,7 @@ class MoDAConfig(PeftConfig):
     A bad value raises `ValueError` that names the key, the value and the remedy.
     """
 
-    r: int = field(
-        default=8, metadata={"help": "Total rank of all experts together; num_experts divides it."}
-    )
+    r: int = field(default=8, metadata={"help": "Total rank of all experts together; num_experts divides it."})
     lora_alpha: float = field(default=32, metadata={"help": "The update is scaled by lora_alpha / r."})
     lora_dropout: float = field(
         default=0.1, metadata={"help": "Dropout on the input of the low-rank pair, in [0, 1)."}
@@ -115,8 +113,7 @@ class MoDAConfig(PeftConfig):
     def to_dict(self) -> dict[str, Any]:
         """Plain values; sets become sorted lists, so that equal settings are saved as equal files."""
         return {
-            key: sorted(value) if isinstance(value, set) else value
-            for key, value in super().to_dict().items()
+            key: sorted(value) if isinstance(value, set) else value for key, value in super().to_dict().items()
         }
 
     def _check_experts(self) -> None:
@@ -147,9 +144,7 @@ class MoDAConfig(PeftConfig):
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise ValueError(f'modalities={names!r} is not a list of names; give e.g. ("image", "text")')
         if not names or not all(isinstance(name, str) and name for name in names):
-            raise ValueError(
-                f'modalities={names!r} needs one or more non-empty names, e.g. ("image", "text")'
-            )
+            raise ValueError(f'modalities={names!r} needs one or more non-empty names, e.g. ("image", "text")')
         if len(set(names)) < len(names):
             raise ValueError(f"modalities={names!r} names one modality twice; ids would be ambiguous")
         self.modalities = tuple(names)  # JSON hands back a list

@@ -51,14 +51,10 @@ class MoDALayer(BaseTunerLayer):
         if config.gate_scale == "num_experts":
             self.scaling[adapter_name] *= config.num_experts
         self.modalities[adapter_name] = config.modalities
-        self.moda_dropout[adapter_name] = (
-            nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
-        )
+        self.moda_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
         self.moda_A[adapter_name] = nn.Parameter(torch.empty(r, self.in_features))
         self.moda_B[adapter_name] = nn.Parameter(torch.empty(self.out_features, r))
-        self.moda_gate[adapter_name] = nn.Linear(
-            config.modality_embedding_dim, config.num_experts, bias=False
-        )
+        self.moda_gate[adapter_name] = nn.Linear(config.modality_embedding_dim, config.num_experts, bias=False)
         self.moda_modality_embedding[adapter_name] = nn.Embedding(
             len(config.modalities), config.modality_embedding_dim
         )

@@ -65,9 +65,7 @@ class CMSALoss(AlignmentLoss):
         return tuple(F.log_softmax(s / self.teacher_temperature, dim=-1) for s in structures)
 
     def extra_repr(self) -> str:
-        return (
-            f"{super().extra_repr()}, teacher={self.teacher}, teacher_temperature={self.teacher_temperature}"
-        )
+        return f"{super().extra_repr()}, teacher={self.teacher}, teacher_temperature={self.teacher_temperature}"
 
 
 def _kl(log_target: Tensor, logits: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def align(
     loss: AlignmentLoss,
     settings: AlignmentSettings,
     *,
-    show_progress: bool | None = None,
+    show_progress: bool = True,
 ) -> list[dict]:
     """Train the backbone's adapter in place and leave it at its best state.
 
@@ -80,7 +80,12 @@ def align(
     watch, records = CollapseWatch(start), [_record(0, math.nan, loss, start)]
     best, best_state = records[0][BEST_BY], _adapter_state(backbone)
     began, recent = time.monotonic(), []
-    with tqdm(total=settings.steps, desc="adapt", unit="step", disable=show_progress if show_progress is None else not show_progress) as bar:
+    with tqdm(
+        total=settings.steps,
+        desc="adapt",
+        unit="step",
+        disable=None if show_progress else True,
+    ) as bar:
         for step in range(1, settings.steps + 1):
             recent.append(_step(backbone, catalog, next(batches), loss, optimizer, settings, step))
             schedule.step()

@@ -25,9 +25,7 @@ def write_atomic(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]
     """Write `header` (`name:type` each) and `rows` to `path`; return the number of rows."""
     count = 0
     with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(
-            file, delimiter="\t", quoting=csv.QUOTE_MINIMAL, doublequote=True, lineterminator="\n"
-        )
+        writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_MINIMAL, doublequote=True, lineterminator="\n")
         writer.writerow(header)
         for row in rows:
             writer.writerow([one_line(value) for value in row])
@@ -59,9 +57,7 @@ def read_header(path: Path) -> dict[str, str]:
     """The fields of an atomic file and their types: `{"item_id": "token", "title": "token_seq"}`."""
     fields = next((fields for _, fields in read_atomic(path)), None)
     if fields is None:
-        raise SDAError(
-            f"{path}: the file is empty; its first line must name the fields, as in `item_id:token`"
-        )
+        raise SDAError(f"{path}: the file is empty; its first line must name the fields, as in `item_id:token`")
     kinds: dict[str, str] = {}
     for field in fields:
         name, colon, kind = field.partition(":")

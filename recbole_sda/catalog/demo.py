@@ -261,9 +261,7 @@ def _interactions(
         # The largest values of log-weight + Gumbel noise are draws one after another without replacement.
         keys = np.log(popularity) + taste * matches + choices.gumbel(size=len(tokens))
         picked = choices.permutation(np.argsort(-keys, kind="stable")[:length])
-        moments = (
-            1_600_000_000 + times.integers(30_000_000) + np.cumsum(times.integers(60, 500_000, size=length))
-        )
+        moments = 1_600_000_000 + times.integers(30_000_000) + np.cumsum(times.integers(60, 500_000, size=length))
         for item, moment in zip(picked, moments, strict=True):
             yield [f"U{user:04d}", tokens[item], str(moment)]
 
@@ -280,9 +278,7 @@ def _write_text(shown: dict[str, str], rng: np.random.Generator) -> list[str]:
 def _draw_picture(shown: dict[str, str], rng: np.random.Generator) -> Image.Image:
     """One shape in its colour and pattern; drawn at twice the size and reduced, for smooth edges."""
     size = 2 * _SIZE
-    picture = Image.new(
-        "RGB", (size, size), _rgb(rng.uniform(0, 360), rng.uniform(0, 0.12), rng.uniform(0.85, 1))
-    )
+    picture = Image.new("RGB", (size, size), _rgb(rng.uniform(0, 360), rng.uniform(0, 0.12), rng.uniform(0.85, 1)))
     hue = _HUES[shown["colour"]] + rng.uniform(-7, 7)
     saturation, brightness = rng.uniform(0.65, 0.95), rng.uniform(0.7, 0.95)
     radius = size * rng.uniform(0.28, 0.4)
@@ -321,9 +317,7 @@ def _ring(centre: tuple[float, float], radius: float, turn: float, corners) -> l
     ]
 
 
-def _pattern_mask(
-    pattern: str, size: int, centre: tuple[float, float], rng: np.random.Generator
-) -> Image.Image:
+def _pattern_mask(pattern: str, size: int, centre: tuple[float, float], rng: np.random.Generator) -> Image.Image:
     """Where the darker tone goes, as a mask over the whole picture."""
     step = size * rng.uniform(0.11, 0.14)
     turn, shift = rng.uniform(-0.3, 0.3), rng.uniform(0, 1)

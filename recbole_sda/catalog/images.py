@@ -188,7 +188,7 @@ def _check_all(
     # Threads: decoding and hashing release the GIL. In chunks: ten million futures at once fill the memory.
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(names), desc="Pictures", unit="file", disable=not show_progress) as bar,
+        tqdm(total=len(names), desc="Pictures", unit="file", disable=None if show_progress else True) as bar,
     ):
         for start in range(0, len(names), _CHUNK):
             chunk = names[start : start + _CHUNK]

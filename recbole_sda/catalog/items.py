@@ -207,9 +207,7 @@ class Catalog:
         if self.item_file is None:
             lines.append("no .item file: no item has a text")
         if self.absent:
-            lines.append(
-                f"{len(self.absent):,} items are not in {self.item_file.name}: {_first(self.absent)}"
-            )
+            lines.append(f"{len(self.absent):,} items are not in {self.item_file.name}: {_first(self.absent)}")
         if self.problems:
             lines.append(f"{len(self.problems):,} pictures refused: {_first(self.problems.values())}")
         if self.ignored_pictures:

@@ -1,4 +1,4 @@
-"""The LVLM side: items become prompts, prompts become pooled embeddings of one modality. Knows nothing of RecBole."""
+"""The LVLM side, which knows nothing of RecBole: items become prompts, prompts pooled embeddings."""
 
 from recbole_sda.encoders.backbone import Backbone
 from recbole_sda.encoders.loading import backbone_identity, load_backbone

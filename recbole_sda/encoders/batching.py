@@ -35,9 +35,7 @@ def token_counts(catalog: Catalog, backbone: Backbone, modality: str, rows: Sequ
     return [len(ids) for ids in backbone.tokenizer(prompts, add_special_tokens=False)["input_ids"]]
 
 
-def collate_items(
-    catalog: Catalog, backbone: Backbone, modality: str, rows: Sequence[int]
-) -> dict[str, Tensor]:
+def collate_items(catalog: Catalog, backbone: Backbone, modality: str, rows: Sequence[int]) -> dict[str, Tensor]:
     """Model inputs of some of a catalogue's items in one modality; their pictures are read now."""
     images = [catalog.load_image(row) for row in rows] if modality == "image" else ()
     return backbone.collate(modality, [catalog.item(row) for row in rows], images)

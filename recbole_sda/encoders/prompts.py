@@ -43,8 +43,7 @@ class Prompts:
             content = [{"type": "text", "text": line}, {"type": "image"}]
         else:
             listed = " ".join(
-                self.field.format(name=name, value=value[: self.value_chars])
-                for name, value in fields.items()
+                self.field.format(name=name, value=value[: self.value_chars]) for name, value in fields.items()
             )
             content = [{"type": "text", "text": self.text.format(domain=self.domain, fields=listed)}]
         return [{"role": "user", "content": content}]

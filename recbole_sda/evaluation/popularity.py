@@ -15,9 +15,7 @@ def training_popularity(train_dataset) -> np.ndarray:
     return np.asarray(matrix.sum(axis=0)).ravel().astype(np.int64)
 
 
-def tail_items(
-    popularity: np.ndarray, *, head_share: float, max_popularity: int | None = None
-) -> np.ndarray:
+def tail_items(popularity: np.ndarray, *, head_share: float, max_popularity: int | None = None) -> np.ndarray:
     """Mask of the tail items, (n_items,) bool; padding at 0 is never one.
 
     Args:

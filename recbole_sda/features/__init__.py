@@ -1,4 +1,4 @@
-"""Stage 2: the catalogue's embeddings on disk, and the way from there to any recommender. Knows nothing of RecBole."""
+"""Stage 2: the catalogue's embeddings on disk, and the way from there to any recommender."""
 
 from recbole_sda.features.provider import FeatureProvider
 from recbole_sda.features.store import FeatureStore, write_store

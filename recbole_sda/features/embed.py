@@ -22,7 +22,7 @@ def embed_catalog(
     batch_tokens: int,
     dtype: str,
     settings: dict,
-    show_progress: bool | None = None,
+    show_progress: bool = True,
 ) -> None:
     """Write the catalogue's feature store into the empty ``folder``.
 
@@ -37,14 +37,17 @@ def embed_catalog(
             Path(folder) / f"{modality}.npy", "w+", dtype=dtype, shape=(len(catalog), backbone.hidden_size)
         )
         present = np.flatnonzero(catalog.present(modality))
-        with tqdm(total=len(present), desc=f"embed {modality}", unit="item", disable=show_progress if show_progress is None else not show_progress) as bar:
+        with tqdm(
+            total=len(present),
+            desc=f"embed {modality}",
+            unit="item",
+            disable=None if show_progress else True,
+        ) as bar:
             counts = token_counts(catalog, backbone, modality, present)
             for batch in batches_by_tokens(counts, batch_tokens):
                 embedded = _embed(catalog, backbone, modality, present[batch])
                 if not (np.abs(embedded) <= np.finfo(dtype).max).all():
-                    raise SDAError(
-                        f"{modality} embeddings are not finite in feature_dtype={dtype}; use float32"
-                    )
+                    raise SDAError(f"{modality} embeddings are not finite in feature_dtype={dtype}; use float32")
                 rows[present[batch]] = embedded
                 bar.update(len(batch))
         rows.flush()

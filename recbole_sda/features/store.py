@@ -111,8 +111,7 @@ def write_store(
             "modalities": {name: int(present.sum()) for name, present in modalities.items()},
             "settings": settings,
             "files": {
-                name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-                for name in names
+                name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names
             },
         },
     )

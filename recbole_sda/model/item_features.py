@@ -92,9 +92,7 @@ class ItemFeatures(nn.Module):
         rows = self._compute_rows(flat.clamp(max=self.n_items - 1))
         if len(self.extra):
             beyond = flat >= self.n_items
-            rows = torch.where(
-                beyond.unsqueeze(1), self.extra[(flat - self.n_items).clamp(min=0)], rows
-            )
+            rows = torch.where(beyond.unsqueeze(1), self.extra[(flat - self.n_items).clamp(min=0)], rows)
         if self.item_id is not None:
             rows = rows + self.item_id(flat)
         return rows.view(*ids.shape, self.embedding_dim)

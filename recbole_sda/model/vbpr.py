@@ -49,43 +49,46 @@ class VBPR(GeneralRecommender):
         return not isinstance(self.item_content, FeatureSlot)
 
     def user_factors(self, user: Tensor) -> Tensor:
-        """(B,) → (B, F): what a user's score multiplies; pairs with :meth:`item_factors`."""
-        factors = [self.user_embedding(user)]
-        if self.has_content:
-            factors.append(self.user_content(user))
-        if self.use_bias:
-            ones = torch.ones(len(user), 1, device=user.device)
-            factors += [ones, ones] if self.has_content else [ones]
-        return torch.cat(factors, dim=1)
+        """(B,) → (B, F): γ_u, and θ_u where there is content."""
+        factors = self.user_embedding(user)
+        return torch.cat([factors, self.user_content(user)], dim=1) if self.has_content else factors
 
-    def item_factors(self, item: Tensor | None) -> Tensor:
-        """(B,) → (B, F), for those items alone; None gives the whole catalogue."""
-        parts = [self.item_embedding]
-        if self.has_content:
-            parts.append(self.item_content)
+    def item_factors(self, item: Tensor | None) -> tuple[Tensor, Tensor]:
+        """γ_i and E f_i, (B, F), and the bias, (B,), of those items alone; None gives the whole catalogue."""
+
+        def rows(table: nn.Module) -> Tensor:
+            return table.weight if item is None else table(item)
+
+        factors, bias = rows(self.item_embedding), torch.zeros((), device=self.item_bias.weight.device)
         if self.use_bias:
-            parts.append(self.item_bias)
-            if self.has_content:
-                parts.append(self.item_content_bias)
-        return torch.cat([part.weight if item is None else part(item) for part in parts], dim=1)
+            bias = rows(self.item_bias).squeeze(1)
+        if self.has_content:
+            factors = torch.cat([factors, rows(self.item_content)], dim=1)
+            bias = bias + rows(self.item_content_bias).squeeze(1) if self.use_bias else bias
+        return factors, bias.expand(len(factors))
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of pairs, (B,)."""
-        return (self.user_factors(user) * self.item_factors(item)).sum(dim=1)
+        factors, bias = self.item_factors(item)
+        return (self.user_factors(user) * factors).sum(dim=1) + bias
 
     def calculate_loss(self, interaction):
         user = self.user_factors(interaction[self.USER_ID])
-        positive = self.item_factors(interaction[self.ITEM_ID])
-        negative = self.item_factors(interaction[self.NEG_ITEM_ID])
-        loss = self.loss((user * positive).sum(dim=1), (user * negative).sum(dim=1))
-        penalty = sum(factors.square().sum() for factors in (user, positive, negative)) / (2 * len(user))
+        positive, positive_bias = self.item_factors(interaction[self.ITEM_ID])
+        negative, negative_bias = self.item_factors(interaction[self.NEG_ITEM_ID])
+        loss = self.loss(
+            (user * positive).sum(dim=1) + positive_bias, (user * negative).sum(dim=1) + negative_bias
+        )
+        looked_up = (user, positive, negative, positive_bias, negative_bias)
+        penalty = sum(values.square().sum() for values in looked_up) / (2 * len(user))
         return loss + self.reg_weight * penalty
 
     def predict(self, interaction):
         return self.forward(interaction[self.USER_ID], interaction[self.ITEM_ID])
 
     def full_sort_predict(self, interaction):
-        return (self.user_factors(interaction[self.USER_ID]) @ self.item_factors(None).T).view(-1)
+        factors, bias = self.item_factors(None)
+        return (self.user_factors(interaction[self.USER_ID]) @ factors.T + bias).view(-1)
 
 
 def _xavier_std(rows: int, columns: int) -> float:
