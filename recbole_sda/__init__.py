@@ -6,7 +6,7 @@ Importing this package imports neither RecBole nor torch; the functions below do
 from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "adapt", "embed", "run"]
+__all__ = ["__version__", "adapt", "embed", "load", "run"]
 
 
 def run(model=None, dataset=None, config_dict=None, config_file_list=None) -> dict:
@@ -28,3 +28,10 @@ def embed(dataset=None, config_dict=None, config_file_list=None) -> Path:
     from recbole_sda import pipeline
 
     return pipeline.embed(dataset, config_dict, config_file_list)
+
+
+def load(checkpoint) -> tuple:
+    """A trained recommender from its checkpoint; see :func:`recbole_sda.recommend.load`."""
+    from recbole_sda import recommend
+
+    return recommend.load(checkpoint)

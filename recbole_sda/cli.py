@@ -66,8 +66,9 @@ def _call(verb: str, files: list[str], arguments: list[str]) -> None:
 
 
 def _log_to_terminal() -> None:
-    # RecBole's use of old pandas and torch spellings, which a user can do nothing about.
-    warnings.filterwarnings("ignore", category=FutureWarning, module="recbole")
+    # Libraries' use of each other's old spellings, which a user can do nothing about.
+    for library in ("recbole", "transformers", "peft"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
     logger = logging.getLogger("recbole_sda")
     logger.setLevel(logging.INFO)
     if not logger.handlers:

@@ -34,7 +34,7 @@ POSITIVE_INTEGERS = [
 POSITIVE_NUMBERS = ["temperature", "lora_alpha", "align_learning_rate", "align_max_grad_norm"]
 OPTIONAL_POSITIVE_NUMBERS = ["teacher_temperature"]
 SHARES = ["tail_head_share", "align_holdout_share"]
-BOOLEANS = ["center", "strict", "align_gradient_checkpointing"]
+BOOLEANS = ["center", "strict", "all_items", "align_gradient_checkpointing"]
 LISTS = ["modalities", "compare", "text_fields"]
 METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 

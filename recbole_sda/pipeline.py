@@ -13,6 +13,7 @@ compat.prepare_recbole()
 from recbole.utils import init_logger  # noqa: E402
 
 from recbole_sda.catalog import Catalog  # noqa: E402
+from recbole_sda.catalog import item_tokens as catalog_tokens  # noqa: E402
 from recbole_sda.catalog.demo import ensure_demo  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
@@ -89,7 +90,12 @@ def _encoder_stages(dataset, config_dict, config_file_list, argv) -> EncoderStag
 
 
 def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:
-    """The catalogue of these items, as the configuration describes it."""
+    """The catalogue of these items, and with ``all_items`` of the rest, as the configuration describes it."""
+    if config["all_items"]:
+        item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
+        if not item_file.is_file():
+            raise SDAError(f"all_items=True, but {item_file} does not exist; leave all_items out")
+        tokens = tuple(dict.fromkeys([*tokens, *catalog_tokens(item_file, config["ITEM_ID_FIELD"])]))
     catalog = Catalog.open(
         config["data_path"],
         tokens,

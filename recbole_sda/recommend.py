@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from recbole_sda import compat
@@ -12,7 +13,8 @@ from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.utils import ModelType, init_seed  # noqa: E402
 
 from recbole_sda.artefacts import digest  # noqa: E402
-from recbole_sda.config import SDAConfig  # noqa: E402
+from recbole_sda.config import SDAConfig, known_keys  # noqa: E402
+from recbole_sda.errors import SDAError  # noqa: E402
 from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
@@ -20,6 +22,11 @@ from recbole_sda.trainer import build_trainer, plain  # noqa: E402
 # Scores held at once in full ranking: 256 MB in float32.
 EVAL_SCORES = 64_000_000
 MAX_EVAL_USERS = 4096
+# What a checkpoint's configuration says of the process that wrote it, and of the comparison it was part of.
+NOT_RESTORED = {
+    *("model", "dataset", "config_files", "compare", "result_file"),
+    *("local_rank", "world_size", "nproc", "ip", "port", "offset"),
+}
 
 
 def load_dataset(config: SDAConfig):
@@ -45,16 +52,9 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
     Returns:
         ``valid`` and ``test``: metric → value, in RecBole's lower case; ``epochs``; ``checkpoint``.
     """
-    dataset = load_dataset(config)
-    provider = FeatureProvider(FeatureStore.open(features), item_tokens(dataset)) if features else None
-    config["eval_batch_size"] = eval_batch_size(config, dataset.item_num)
-    train_data, valid_data, test_data = data_preparation(config, dataset)
-
-    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
-    model = config.model_class(config, train_data._dataset).to(config["device"])
-    if provider is not None:
-        attach_item_features(model, provider, config)
-    checkpoint = _checkpoint_file(config, features, label)
+    config["features"] = str(features) if features else "none"  # the checkpoint says what it needs
+    _, model, (train_data, valid_data, test_data) = _build(config)
+    checkpoint = _checkpoint_file(config, label)
     trainer = build_trainer(config, model, str(checkpoint))
     with tqdm(total=config["epochs"], desc=f"train {label}", unit="epoch", disable=None) as bar:
 
@@ -74,9 +74,48 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
     }
 
 
-def _checkpoint_file(config: SDAConfig, features: Path | None, label: str) -> Path:
+def load(checkpoint: str | Path) -> tuple:
+    """A trained recommender from its checkpoint, with its features attached.
+
+    Returns:
+        config, model in evaluation mode, dataset, train, validation and test data: what RecBole's
+        ``load_data_and_model`` returns.
+
+    Raises:
+        SDAError: no such file, or its feature store is gone.
+    """
+    if not Path(checkpoint).is_file():
+        raise SDAError(f"checkpoint {checkpoint} does not exist; a run's result names it under artefacts")
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    values = {key: value for key, value in saved["config"].items() if key in known_keys() - NOT_RESTORED}
+    values["data_path"] = str(Path(saved["config"]["data_path"]).parent)
+    if values["train_neg_sample_args"]["distribution"] == "none":
+        values["train_neg_sample_args"] = None
+    config = SDAConfig(saved["config"]["model"], saved["config"]["dataset"], config_dict=values)
+    dataset, model, data = _build(config)
+    model.load_state_dict(saved["state_dict"])
+    model.load_other_parameter(saved["other_parameter"])
+    return config, model.eval(), dataset, *data
+
+
+def _build(config: SDAConfig) -> tuple:
+    """dataset, model with its features, and the three data loaders, seeded in RecBole's order."""
+    dataset = load_dataset(config)
+    provider = None
+    if config["features"] != "none":
+        provider = FeatureProvider(FeatureStore.open(config["features"]), item_tokens(dataset))
+    config["eval_batch_size"] = eval_batch_size(config, dataset.item_num)
+    data = data_preparation(config, dataset)
+    init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
+    model = config.model_class(config, data[0]._dataset).to(config["device"])
+    if provider is not None:
+        attach_item_features(model, provider, config)
+    return dataset, model, data
+
+
+def _checkpoint_file(config: SDAConfig, label: str) -> Path:
     """A name of its own for each configuration, so that runs side by side leave each other's alone."""
-    run = digest({"config": plain(config.final_config_dict), "features": str(features)})
+    run = digest(plain(config.final_config_dict))
     return Path(config["checkpoint_dir"]) / f"{config['model']}-{config['dataset']}-{label}-{run}.pth"
 
 

@@ -11,10 +11,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from recbole_sda.adapters import LANGUAGE_MODEL_TARGETS, MoDAConfig, checkpoint_routing
 from recbole_sda.alignment import CMSALoss, InfoNCELoss
+from recbole_sda.alignment.similarity import MIN_CENTERED_ROWS
 from recbole_sda.alignment.trainer import AlignmentSettings, align, split_items
 from recbole_sda.artefacts import build_once, digest, write_manifest
 from recbole_sda.catalog import Catalog
 from recbole_sda.encoders import Backbone, Prompts, backbone_identity, load_backbone
+from recbole_sda.encoders.loading import resolve_dtype
+from recbole_sda.errors import SDAError
 from recbole_sda.features.embed import embed_catalog
 
 logger = logging.getLogger(__name__)
@@ -38,8 +41,9 @@ class EncoderStages:
 
     def check(self) -> None:
         """Find out, before any work, whether the backbone can be had and the catalogue can be aligned."""
-        _ = self.identity
+        _ = self.identity, self.feature_settings
         if self.config["adapter"] != "none":
+            self._check_batch_size()
             split_items(self.catalog, self._alignment_settings())
 
     def adapt(self) -> Path | None:
@@ -100,8 +104,18 @@ class EncoderStages:
             "catalog": {modality: self.catalog.fingerprint(modality) for modality in modalities},
             "backbone": self.identity,
             "prompts": self.prompts.settings(),
-            **{key: config[key] for key in ("backbone_dtype", "min_pixels", "max_pixels")},
+            # Resolved: `auto` on a GPU and `auto` on a CPU give different numbers.
+            "backbone_dtype": str(resolve_dtype(config["backbone_dtype"], config["device"])),
+            **{key: config[key] for key in ("min_pixels", "max_pixels")},
         }
+
+    def _check_batch_size(self) -> None:
+        center, size = self.config["center"], self.config["align_batch_size"]
+        least = MIN_CENTERED_ROWS if center else 2
+        if size < least:
+            raise SDAError(
+                f"align_batch_size={size} leaves nothing to compare with; center={center} needs at least {least}"
+            )
 
     def _folder(self, kind: str, settings: dict) -> Path:
         return Path(self.config["checkpoint_dir"]) / kind / digest(settings)

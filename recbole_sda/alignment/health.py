@@ -38,7 +38,8 @@ def retrieval(first: Tensor, second: Tensor, *, k: int = 5, center: bool = True)
         that collapsed embeddings score at the bottom.
     """
     cross = center_and_normalize(first, center=center) @ center_and_normalize(second, center=center).T
-    ranks = [(scores >= scores.diagonal().unsqueeze(1)).sum(dim=1) for scores in (cross, cross.T)]
+    # `not <` rather than `>=`: a NaN counts against the item, too.
+    ranks = [(~(scores < scores.diagonal().unsqueeze(1))).sum(dim=1) for scores in (cross, cross.T)]
     reciprocal = torch.cat(ranks).double().reciprocal().mean()
     return {
         f"image_to_text_recall@{k}": float((ranks[0] <= k).double().mean()),

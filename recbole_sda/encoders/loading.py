@@ -47,19 +47,32 @@ def load_backbone(
     Args:
         name: ``tiny``, a folder, or a name on the model hub.
         min_pixels, max_pixels: a picture is resized to an area between these, keeping its shape.
-        dtype: a torch dtype's name; ``auto`` is bfloat16 on CUDA and float32 elsewhere.
+        dtype: see :func:`resolve_dtype`.
     """
     device = torch.device(device)
     if name == TINY:
         model, tokenizer, image_processor = build_tiny()
-        model.to(dtype=_dtype(dtype, device))
+        model.to(dtype=resolve_dtype(dtype, device))
     else:
+        name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
         source = {"revision": revision, "trust_remote_code": False}
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=_dtype(dtype, device), **source)
+        model = AutoModelForImageTextToText.from_pretrained(name, dtype=resolve_dtype(dtype, device), **source)
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
         image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False, **source)
     image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     return Backbone(model.eval().to(device), tokenizer, image_processor, prompts)
+
+
+def resolve_dtype(name: str, device: torch.device | str) -> torch.dtype:
+    """The torch dtype of that name; ``auto`` is bfloat16 on CUDA and float32 elsewhere."""
+    if name == "auto":
+        return torch.bfloat16 if torch.device(device).type == "cuda" else torch.float32
+    dtype = getattr(torch, str(name), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise SDAError(
+            f"backbone_dtype={name!r} is no floating torch dtype; choose auto, float32, bfloat16 or float16"
+        )
+    return dtype
 
 
 def _read_config(name: str, revision: str | None):
@@ -94,12 +107,3 @@ def _folder_digest(folder: Path) -> str:
                 file.seek(block * (size - BLOCK_BYTES) // (SAMPLED_BLOCKS - 1))
                 seen.update(file.read(BLOCK_BYTES))
     return seen.hexdigest()[:16]
-
-
-def _dtype(name: str, device: torch.device) -> torch.dtype:
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise SDAError(f"backbone_dtype={name!r} is no torch dtype; choose auto, float32, bfloat16 or float16")
-    return dtype

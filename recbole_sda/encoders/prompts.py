@@ -56,6 +56,6 @@ class Prompts:
 def _try_format(key: str, template: str, **fields: str) -> None:
     try:
         template.format(**fields)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, AttributeError, TypeError) as error:
         names = ", ".join(f"{{{name}}}" for name in fields)
         raise SDAError(f"{key}={template!r} cannot be filled in ({error!r}); it may use {names}") from error

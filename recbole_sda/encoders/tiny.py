@@ -97,7 +97,7 @@ def build_tiny():
         tie_word_embeddings=True,
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(WEIGHTS_SEED)
+        torch.default_generator.manual_seed(WEIGHTS_SEED)  # torch.manual_seed would reseed CUDA too, for good
         model = Qwen2_5_VLForConditionalGeneration(config)
         _spread_initial_weights(model)
     return model.eval(), tokenizer, Qwen2VLImageProcessorPil()

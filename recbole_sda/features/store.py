@@ -52,19 +52,31 @@ class FeatureStore:
         path = Path(path)
         if not (path / "manifest.json").is_file():
             raise SDAError(f"{path} is no feature store: it has no manifest.json. Run `embed` to make one.")
-        manifest = read_manifest(path)
+        try:
+            manifest = read_manifest(path)
+        except ValueError as error:
+            raise SDAError(f"{path / 'manifest.json'} is not JSON ({error}); embed again") from error
         if manifest.get("format") != FORMAT:
             raise SDAError(
                 f"{path} has store format {manifest.get('format')!r}, this version reads {FORMAT}; embed again"
             )
         for name, file in manifest["files"].items():
             _check_file(path / name, file, verify)
-        tokens = (path / ITEMS).read_text(encoding="utf-8").splitlines()
+        # Not splitlines: it also splits at signs such as U+2028, which a token may hold.
+        tokens = (path / ITEMS).read_bytes().decode().split("\n")[:-1]
         if len(tokens) != manifest["items"]:
             raise SDAError(
                 f"{path / ITEMS} has {len(tokens)} items, the manifest {manifest['items']}; embed again"
             )
-        return cls(path, manifest, tokens)
+        store = cls(path, manifest, tokens)
+        for modality in store.modalities:
+            rows = len(store.values(modality)), len(store.present(modality))
+            if rows != (len(tokens), len(tokens)):
+                raise SDAError(
+                    f"{path}: {modality} has {rows[0]} rows and {rows[1]} marks of presence for {len(tokens)} "
+                    "items; embed again"
+                )
+        return store
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -98,7 +110,7 @@ def write_store(
         settings: what made the embeddings; JSON values. Kept in the manifest.
     """
     folder = Path(folder)
-    (folder / ITEMS).write_text("".join(f"{token}\n" for token in tokens), encoding="utf-8")
+    (folder / ITEMS).write_bytes("".join(f"{token}\n" for token in tokens).encode())
     names = [ITEMS]
     for modality, present in modalities.items():
         np.save(folder / f"{modality}.present.npy", np.asarray(present, dtype=bool), allow_pickle=False)

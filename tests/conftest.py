@@ -1,0 +1,55 @@
+"""What most tests share: a small drawn catalogue, the paper's prompts, the built-in backbone."""
+
+import pytest
+from peft import get_peft_model
+
+from recbole_sda.adapters import MoDAConfig
+from recbole_sda.catalog import Catalog
+from recbole_sda.catalog.demo import write_demo
+from recbole_sda.catalog.items import item_tokens
+from recbole_sda.encoders import Backbone, Prompts, load_backbone
+
+
+@pytest.fixture(scope="session")
+def demo_folder(tmp_path_factory):
+    """The demo dataset with 60 items: P0000 … P0059, one without a picture, one without text. Do not write to it."""
+    return write_demo(tmp_path_factory.mktemp("data") / "demo", items=60, users=80)
+
+
+@pytest.fixture(scope="session")
+def catalog(demo_folder) -> Catalog:
+    return open_demo(demo_folder)
+
+
+@pytest.fixture(scope="session")
+def prompts() -> Prompts:
+    return Prompts(
+        domain="product",
+        image="The {domain} item has the image:",
+        text="The {domain} item has the following attributes: {fields}",
+        field="{name} is {value};",
+        value_chars=100,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny(prompts) -> Backbone:
+    """The built-in backbone with pictures of at most 112 x 112. Do not change it."""
+    return load_backbone("tiny", prompts=prompts, min_pixels=400, max_pixels=12544)
+
+
+@pytest.fixture(scope="session")
+def make_adapted():
+    return adapted_tiny
+
+
+def open_demo(folder) -> Catalog:
+    return Catalog.open(folder, item_tokens(folder / f"{folder.name}.item"), show_progress=False)
+
+
+def adapted_tiny(**settings) -> Backbone:
+    """A new tiny backbone inside a new MoDA adapter, with short prompts and pictures of 56 x 56 for speed."""
+    short = Prompts(domain="product", image="image:", text="{fields}", field="{value}", value_chars=100)
+    backbone = load_backbone("tiny", prompts=short, min_pixels=400, max_pixels=3136)
+    backbone.model = get_peft_model(backbone.model, MoDAConfig(**settings))
+    return backbone
