@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from recbole_sda import compat
-from recbole_sda.defaults import Loader, parse_value, properties_folder, property_files, read_yaml
+from recbole_sda.defaults import Loader, parse_value, properties_folder, read_properties, read_yaml
 from recbole_sda.errors import SDAError
 
 compat.prepare_recbole()
@@ -129,22 +129,32 @@ class SDAConfig(Config):
     def _load_internal_config_dict(self, model, model_class, dataset):
         super()._load_internal_config_dict(model, model_class, dataset)
         recbole_keys = set(self.internal_config_dict)
-        for file in property_files(model, dataset):
-            self.internal_config_dict.update(read_yaml(file))
-        own = self._dataset_folder(dataset) / f"{dataset}.yaml"
-        if own.is_file():
-            values = read_yaml(own)
-            _check_known(values, f"{own}: ")
-            self.internal_config_dict.update(values)
+        overall = read_properties("overall")
+        particular = {
+            **read_properties("model", model),
+            **read_properties("dataset", dataset),
+            **self._datasets_own(dataset),
+        }
+        # What suits a backbone gives way to what suits a model or a dataset, either of which may choose it.
+        backbone = {**overall, **particular, **self.external_config_dict}["backbone"]
+        suited = read_properties("backbone", str(backbone))
+        self.internal_config_dict.update({**overall, **suited, **particular})
         _check_known(self.external_config_dict, "")
-        self.unused_keys = sorted(
-            set(self.external_config_dict) - recbole_keys - set(self.internal_config_dict) - _always_known()
-        )
+        read = {*recbole_keys, *self.internal_config_dict, *_always_known()}
+        self.unused_keys = sorted(set(self.external_config_dict) - read)
+        for key in self.unused_keys:
+            # A file may serve several models; what is typed for this run must matter to it.
+            if key in self.cmd_config_dict:
+                raise SDAError(f"key {key!r} is of other models, {model} does not read it; {_nearest(key, read)}")
         self._settle_negative_sampling()
 
-    def _dataset_folder(self, dataset: str) -> Path:
-        merged = {**self.internal_config_dict, **self.external_config_dict}
-        return Path(merged["data_path"]) / dataset
+    def _datasets_own(self, dataset: str) -> dict:
+        """``dataset/<name>/<name>.yaml``."""
+        data_path = {**self.internal_config_dict, **self.external_config_dict}["data_path"]
+        own = Path(data_path) / dataset / f"{dataset}.yaml"
+        values = read_yaml(own) if own.is_file() else {}
+        _check_known(values, f"{own}: ")
+        return values
 
     def _settle_negative_sampling(self):
         """RecBole's default of one negative is refused by its own sequential models with a CE loss."""

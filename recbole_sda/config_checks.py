@@ -10,7 +10,7 @@ MODALITIES = ("image", "text")
 CHOICES = {
     "adapter": ("moda", "lora", "none"),
     "alignment": ("cmsa", "info_nce"),
-    "teacher": ("mean", "per_modality"),
+    "align_teacher": ("mean", "per_modality"),
     "gate_scale": ("none", "num_experts"),
     "feature_dtype": ("float16", "float32"),
     "fusion": ("concat", "sum"),
@@ -31,10 +31,10 @@ POSITIVE_INTEGERS = [
     "embed_batch_tokens",
     "feature_dimension",
 ]
-POSITIVE_NUMBERS = ["temperature", "lora_alpha", "align_learning_rate", "align_max_grad_norm"]
-OPTIONAL_POSITIVE_NUMBERS = ["teacher_temperature"]
+POSITIVE_NUMBERS = ["align_temperature", "lora_alpha", "align_learning_rate", "align_max_grad_norm"]
+OPTIONAL_POSITIVE_NUMBERS = ["align_teacher_temperature"]
 SHARES = ["tail_head_share", "align_holdout_share"]
-BOOLEANS = ["center", "strict", "all_items", "align_gradient_checkpointing"]
+BOOLEANS = ["align_center", "strict", "all_items", "align_gradient_checkpointing"]
 LISTS = ["modalities", "compare", "text_fields"]
 METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 

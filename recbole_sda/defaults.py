@@ -71,21 +71,19 @@ def properties_folder() -> Path:
     raise FileNotFoundError(f"properties/overall.yaml is neither in {package} nor beside it; install again")
 
 
-def property_files(model: str, dataset: str) -> list[Path]:
-    """Our YAML for a run, in the order in which one overrides the other; only those that exist."""
-    folder = properties_folder()
-    files = (
-        folder / "overall.yaml",
-        folder / "model" / f"{model}.yaml",
-        folder / "dataset" / f"{dataset}.yaml",
-    )
-    return [path for path in files if path.is_file()]
+def read_properties(kind: str, name: str = "") -> dict:
+    """Our YAML of a model, dataset or backbone of that name, or ``overall``; empty where we have none."""
+    if Path(name).name != name:  # a folder, or a name on the model hub
+        return {}
+    path = properties_folder() / kind / f"{name}.yaml" if name else properties_folder() / f"{kind}.yaml"
+    return read_yaml(path) if path.is_file() else {}
 
 
 def help_text() -> str:
     """Every key of ours with its default, from the comments of the YAML."""
     lines = []
-    for path in sorted(properties_folder().glob("*.yaml")) + sorted(properties_folder().glob("[md]*/*.yaml")):
+    files = [path for kind in ("*.yaml", "[bmd]*/*.yaml") for path in sorted(properties_folder().glob(kind))]
+    for path in files:
         if path.stem != "overall":
             lines.append(f"\nWith --{path.parent.name}={path.stem}")
         for line in path.read_text(encoding="utf-8").splitlines():

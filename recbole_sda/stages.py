@@ -79,9 +79,9 @@ class EncoderStages:
         config = self.config
         keys = ["adapter", "lora_r", "lora_alpha", "lora_dropout", "target_modules"]
         keys += ["num_experts", "gate_scale"] if config["adapter"] == "moda" else []
-        keys += ["alignment", "temperature", "center", "seed"]
-        keys += ["teacher", "teacher_temperature"] if config["alignment"] == "cmsa" else []
-        keys += [key for key in config.final_config_dict if key.startswith("align_")]
+        keys += ["alignment", "seed"]
+        unread = "align_teacher" if config["alignment"] == "info_nce" else "-"
+        keys += [k for k in config.final_config_dict if k.startswith("align_") and not k.startswith(unread)]
         return {
             "version": ADAPTER_VERSION,
             **self._encoder_settings(("image", "text")),
@@ -110,11 +110,11 @@ class EncoderStages:
         }
 
     def _check_batch_size(self) -> None:
-        center, size = self.config["center"], self.config["align_batch_size"]
+        center, size = self.config["align_center"], self.config["align_batch_size"]
         least = MIN_CENTERED_ROWS if center else 2
         if size < least:
             raise SDAError(
-                f"align_batch_size={size} leaves nothing to compare with; center={center} needs at least {least}"
+                f"align_batch_size={size} leaves nothing to compare with; align_center={center} needs at least {least}"
             )
 
     def _folder(self, kind: str, settings: dict) -> Path:
@@ -188,12 +188,12 @@ class EncoderStages:
     def _loss(self) -> CMSALoss | InfoNCELoss:
         config = self.config
         if config["alignment"] == "info_nce":
-            return InfoNCELoss(config["temperature"], center=config["center"])
+            return InfoNCELoss(config["align_temperature"], center=config["align_center"])
         return CMSALoss(
-            config["temperature"],
-            center=config["center"],
-            teacher=config["teacher"],
-            teacher_temperature=config["teacher_temperature"],
+            config["align_temperature"],
+            center=config["align_center"],
+            teacher=config["align_teacher"],
+            teacher_temperature=config["align_teacher_temperature"],
         )
 
     def _alignment_settings(self) -> AlignmentSettings:

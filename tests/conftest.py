@@ -12,7 +12,7 @@ from recbole_sda.encoders import Backbone, Prompts, load_backbone
 
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory):
-    """The demo dataset with 60 items: P0000 … P0059, one without a picture, one without text. Do not write to it."""
+    """The demo dataset, 60 items, one without a picture and one without text. Do not write to it."""
     return write_demo(tmp_path_factory.mktemp("data") / "demo", items=60, users=80)
 
 
@@ -36,11 +36,6 @@ def prompts() -> Prompts:
 def tiny(prompts) -> Backbone:
     """The built-in backbone with pictures of at most 112 x 112. Do not change it."""
     return load_backbone("tiny", prompts=prompts, min_pixels=400, max_pixels=12544)
-
-
-@pytest.fixture(scope="session")
-def make_adapted():
-    return adapted_tiny
 
 
 def open_demo(folder) -> Catalog:

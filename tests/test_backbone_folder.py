@@ -7,7 +7,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from oracles import pool_mean_loop
 from peft import get_peft_model
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers

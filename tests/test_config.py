@@ -14,7 +14,7 @@ from recbole.utils import ModelType
 from recbole_sda import config_checks
 from recbole_sda.config import SDAConfig, find_model, known_keys
 from recbole_sda.config_checks import MODALITIES
-from recbole_sda.defaults import properties_folder, read_yaml
+from recbole_sda.defaults import properties_folder, read_properties, read_yaml
 from recbole_sda.errors import SDAError
 from recbole_sda.model import OWN_MODELS
 from recbole_sda.variants import VARIANTS, variant_name
@@ -50,22 +50,22 @@ def refused(*argv, **values) -> str:
 def test_priority(tmp_path):
     own = tmp_path / "dataset" / "shop" / "shop.yaml"
     own.parent.mkdir(parents=True)
-    own.write_text("lora_alpha: 1\ntemperature: 1\nmax_pixels: 1001\nalign_steps: 1\nepochs: 1\n")
+    own.write_text("lora_alpha: 1\nalign_temperature: 1\nmax_pixels: 1001\nalign_steps: 1\nepochs: 1\n")
     file = tmp_path / "a.yaml"
-    file.write_text("lora_alpha: 2\ntemperature: 2\nmax_pixels: 1002\nepochs: 2\n")
+    file.write_text("lora_alpha: 2\nalign_temperature: 2\nmax_pixels: 1002\nepochs: 2\n")
     later = tmp_path / "b.yaml"
-    later.write_text("max_pixels: 1003\nlora_alpha: 3\ntemperature: 3\n")
+    later.write_text("max_pixels: 1003\nlora_alpha: 3\nalign_temperature: 3\n")
     config = configure(
-        "--lora_alpha=5", dataset="shop", files=[str(file), str(later)], lora_alpha=4, temperature=4
+        "--lora_alpha=5", dataset="shop", files=[str(file), str(later)], lora_alpha=4, align_temperature=4
     )
     assert config["lora_alpha"] == 5  # the command line
-    assert config["temperature"] == 4  # the dictionary
+    assert config["align_temperature"] == 4  # the dictionary
     assert config["max_pixels"] == 1003  # the later file
     assert config["epochs"] == 2  # the file
     assert config["align_steps"] == 1  # the dataset's own
     assert config["lora_r"] == 8  # properties/overall.yaml
     assert config["learning_rate"] == 0.001  # RecBole
-    assert config.given("temperature")
+    assert config.given("align_temperature")
     assert not config.given("align_steps")
     assert not config.given("lora_r")
 
@@ -79,6 +79,24 @@ def test_properties_of_model_and_dataset_go_over_the_overall_ones():
     assert config["backbone"] == demo["backbone"]
     assert configure(dataset="shop")["backbone"] == overall["backbone"]
     assert {key: config[key] for key in vbpr} == vbpr
+
+
+def test_what_suits_a_backbone_gives_way_to_the_dataset_and_to_the_user(tmp_path):
+    tiny, overall = read_properties("backbone", "tiny"), read_properties("overall")
+    assert tiny["align_steps"] != overall["align_steps"]
+    folder = tmp_path / "dataset" / "shop"
+    folder.mkdir(parents=True)
+
+    def steps(**values):
+        return configure(dataset="shop", **values)["align_steps"]
+
+    assert steps() == overall["align_steps"]
+    assert steps(backbone="tiny") == tiny["align_steps"]
+    (folder / "shop.yaml").write_text("backbone: tiny\n")
+    assert steps() == tiny["align_steps"]
+    (folder / "shop.yaml").write_text("backbone: tiny\nalign_steps: 7\n")
+    assert steps() == 7
+    assert steps(align_steps=9) == 9
 
 
 def test_the_datasets_own_file_is_looked_up_where_data_path_says(tmp_path):
@@ -237,12 +255,17 @@ def test_a_misspelt_key_in_the_datasets_own_file_names_the_file(tmp_path):
     assert "shop.yaml: key 'prompt_domian' is unknown; did you mean prompt_domain" in message
 
 
-def test_a_key_of_another_model_is_told_and_no_error():
-    config = configure("--n_heads=1", "--mlp_hidden_size=[8]", "--epochs=3", model="BPR")
+def test_a_key_of_another_model_is_an_error_when_typed():
+    assert "'n_heads' is of other models, BPR does not read it" in refused("--n_heads=1", model="BPR")
+    assert "did you mean align_temperature" in refused("--temperature=0.1")
+
+
+def test_a_key_of_another_model_is_told_and_no_error_in_a_file_or_dictionary():
+    config = configure("--epochs=3", model="BPR", n_heads=1, mlp_hidden_size=[8])
     assert config.unused_keys == ["mlp_hidden_size", "n_heads"]
     assert configure("--n_heads=1", "--epochs=3", "--lora_r=4", "--tail_ratio=0.2").unused_keys == []
     assert configure("--use_bias=False", model="VBPR").unused_keys == []
-    assert configure("--use_bias=False").unused_keys == ["use_bias"]
+    assert configure(use_bias=False).unused_keys == ["use_bias"]
 
 
 def test_every_key_of_recboles_and_of_our_files_is_known():
@@ -353,9 +376,9 @@ def test_a_number_above_zero(key, value):
 
 
 def test_only_the_optional_numbers_may_be_empty():
-    assert "greater than 0" in refused(temperature=None)
-    assert configure(teacher_temperature=None)["teacher_temperature"] is None
-    assert configure(teacher_temperature="1e-1")["teacher_temperature"] == 0.1
+    assert "greater than 0" in refused(align_temperature=None)
+    assert configure(align_teacher_temperature=None)["align_teacher_temperature"] is None
+    assert configure(align_teacher_temperature="1e-1")["align_teacher_temperature"] == 0.1
 
 
 @pytest.mark.parametrize("key", config_checks.SHARES)
@@ -538,10 +561,6 @@ def test_recboles_defaults_are_recboles():
     assert Path(config["data_path"]).samefile(RECBOLE.parent / "dataset_example" / "ml-100k")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="our alignment's `temperature` and `teacher` are keys of CORE, KGIN, MCCLK and KD_DAGFM too",
-)
 @pytest.mark.parametrize("model", ["CORE", "KGIN", "MCCLK", "KD_DAGFM"])
 def test_recboles_model_defaults_are_recboles(model):
     stock = _read_like_recbole(RECBOLE / "model" / f"{model}.yaml")
@@ -549,10 +568,10 @@ def test_recboles_model_defaults_are_recboles(model):
     assert {key: config[key] for key in stock} == stock
 
 
-def test_no_more_of_our_keys_are_keys_of_recboles_models():
+def test_no_key_of_ours_is_a_key_of_one_of_recboles_models():
     ours = set(read_yaml(properties_folder() / "overall.yaml"))
     shared = {key for path in RECBOLE.glob("model/*.yaml") for key in _read_like_recbole(path) if key in ours}
-    assert shared <= {"temperature", "teacher"}  # see above
+    assert shared == set()
 
 
 def _read_like_recbole(path: Path) -> dict:

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from recbole_sda import defaults
-from recbole_sda.defaults import help_text, parse_value, properties_folder, property_files, read_yaml
+from recbole_sda.defaults import help_text, parse_value, properties_folder, read_properties, read_yaml
 from recbole_sda.errors import SDAError
 
-OWN_FILES = ("overall.yaml", "model/VBPR.yaml", "dataset/demo.yaml")
+OWN_FILES = ("overall.yaml", "model/VBPR.yaml", "dataset/demo.yaml", "backbone/tiny.yaml")
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,17 @@ def test_properties_inside_the_package_win(tmp_path, monkeypatch):
         properties_folder()
 
 
-def test_property_files_go_from_general_to_particular():
+def test_properties_are_found_by_kind_and_name_and_are_empty_where_we_have_none():
     folder = properties_folder()
-    assert property_files("SASRec", "strange") == [folder / "overall.yaml"]
-    assert property_files("VBPR", "demo") == [folder / path for path in OWN_FILES]
+    assert read_properties("overall") == read_yaml(folder / "overall.yaml")
+    assert read_properties("model", "VBPR") == read_yaml(folder / "model" / "VBPR.yaml")
+    assert read_properties("model", "SASRec") == {}
+    assert read_properties("backbone", "Qwen/Qwen2.5-VL-7B-Instruct") == {}
+
+
+def test_a_folder_is_no_name_of_properties(tmp_path):
+    (tmp_path / "mine.yaml").write_text("temperature: 9")
+    assert read_properties("backbone", str(tmp_path / "mine")) == {}
 
 
 @pytest.mark.parametrize("file", OWN_FILES)

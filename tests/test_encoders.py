@@ -107,11 +107,12 @@ def test_each_picture_has_as_many_placeholders_as_its_grid_has_cells(tiny):
 
 def test_larger_pictures_are_reduced_to_max_pixels(prompts):
     grids = {}
-    for limit in (3136, 12544):
+    # A little over the area of 2 x 2 and 4 x 4 tokens: transformers rounds down, now and then from 1.999….
+    for limit in (3200, 12600):
         backbone = load_backbone("tiny", prompts=prompts, min_pixels=400, max_pixels=limit)
         inputs = backbone.collate("image", [{}], pictures([(600, 600)]))
         grids[limit] = int(inputs["image_grid_thw"].prod()) * 14**2
-    assert grids == {3136: 3136, 12544: 12544}
+    assert grids == {3200: 3136, 12600: 12544}
 
 
 @torch.no_grad()
@@ -236,7 +237,7 @@ def test_token_counts_are_an_upper_bound(tiny, catalog, modality):
 
 
 def test_largest_picture_has_as_many_tokens_as_expected(tiny):
-    for size in [(112, 112), (4000, 4000), (448, 28), (500, 400), (20, 200)]:
+    for size in [(112, 112), (1500, 1500), (448, 28), (500, 400), (20, 200)]:
         inputs = tiny.collate("image", [{}], pictures([size]))
         assert inputs["input_ids"].shape[1] <= tiny.max_image_tokens
     square = tiny.collate("image", [{}], pictures([(112, 112)]))["input_ids"].shape[1]
@@ -292,7 +293,7 @@ def test_hashing_tokenizer():
     assert ids == other(text)["input_ids"]
     assert ids == one(text.lower())["input_ids"]
     assert len(ids) == 8  # the été , 東京 : naïve <|image_pad|> cup
-    assert one("cup")["input_ids"] == [7 + 3_208_008_283 % (VOCABULARY - 7)]  # CRC-32 of "cup"
+    assert one("123456789")["input_ids"] == [7 + 0xCBF43926 % (VOCABULARY - 7)]  # CRC-32's check value
     words = [f"word{number}" for number in range(500)]
     hashed = one(" ".join(words))["input_ids"]
     assert len(hashed) == 500

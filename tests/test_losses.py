@@ -137,7 +137,7 @@ def test_centring_needs_three_rows(make, rows):
 @pytest.mark.parametrize("make", LOSSES)
 def test_shapes_that_do_not_match_are_named(make):
     for first, second in [((6, 5), (5, 5)), ((6, 5), (6, 4)), ((6,), (6,)), ((2, 6, 5), (2, 6, 5))]:
-        with pytest.raises(ValueError, match="first.shape = ") as error:
+        with pytest.raises(ValueError, match=r"first\.shape = ") as error:
             make()(torch.ones(first), torch.ones(second))
         assert str(first) in str(error.value)
         assert str(second) in str(error.value)

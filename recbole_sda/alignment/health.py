@@ -65,6 +65,6 @@ class CollapseWatch:
                 return (
                     f"the {name} embeddings are collapsing: 1 − mean pairwise cosine fell from "
                     f"{self.start[name]:.2e} to {spread:.2e} (effective rank {effective_rank(rows):.1f}); "
-                    "set center=True, raise temperature or lower align_learning_rate"
+                    "set align_center=True, raise align_temperature or lower align_learning_rate"
                 )
         return None
