@@ -23,7 +23,7 @@ from recbole.utils import (  # noqa: E402
     training_arguments,
 )
 
-from recbole_sda.config_checks import check_metrics, check_values  # noqa: E402
+from recbole_sda.config_checks import OPTIONAL_TEXTS, TEXTS, check_metrics, check_values  # noqa: E402
 from recbole_sda.evaluation import register_metrics  # noqa: E402
 from recbole_sda.model import OWN_MODELS  # noqa: E402
 
@@ -33,6 +33,7 @@ RECBOLE_UNLISTED = (
     "sim tail_ratio token_num_threshold use_filter world_size xgb_early_stopping_rounds"
 )
 
+NULLS = ("", "~", "null", "None")
 _EXAMPLES = {"model": "--model=SASRec", "dataset": "--dataset=demo"}
 
 
@@ -213,6 +214,10 @@ def _recbole_properties() -> Path:
 
 
 def _typed(key: str, value):
-    if not isinstance(value, str) or key.endswith("_num_interval"):
-        return value  # "[5,10]" is an interval to RecBole, not a list
+    if not isinstance(value, str):
+        return value
+    if key in TEXTS + OPTIONAL_TEXTS:
+        return None if value in NULLS else value
+    if key.endswith("_num_interval"):  # "[5,10]" is an interval to RecBole, not a list
+        return value
     return parse_value(value)

@@ -36,6 +36,18 @@ OPTIONAL_POSITIVE_NUMBERS = ["align_teacher_temperature"]
 SHARES = ["tail_head_share", "align_holdout_share"]
 BOOLEANS = ["align_center", "strict", "all_items", "align_gradient_checkpointing"]
 LISTS = ["modalities", "compare", "text_fields"]
+# Read as they are typed: a prompt in braces is no mapping, a revision of digits no number.
+TEXTS = [
+    "model",
+    "dataset",
+    "features",
+    "backbone",
+    "prompt_domain",
+    "prompt_image",
+    "prompt_text",
+    "prompt_field",
+]
+OPTIONAL_TEXTS = ["backbone_revision", "image_folder", "result_file"]
 METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 
 
@@ -97,9 +109,9 @@ def _check_kinds(values: Mapping) -> None:
     limit = values["tail_max_popularity"]
     if limit is not None and (type(limit) is not int or limit < 0):
         raise SDAError(f"tail_max_popularity={limit!r} must be a whole number of at least 0, or empty")
-    for key in ("features", "backbone"):
+    for key in TEXTS + [k for k in OPTIONAL_TEXTS if values[k] is not None]:
         if not isinstance(values[key], str) or not values[key]:
-            raise SDAError(f"{key}={values[key]!r} must be a name or a folder")
+            raise SDAError(f"{key}={values[key]!r} must be text; in YAML put quotes around it")
 
 
 def _check_modalities(config) -> None:

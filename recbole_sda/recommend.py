@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from recbole_sda import compat
 
@@ -17,6 +16,7 @@ from recbole_sda.config import SDAConfig, known_keys  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
 from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
+from recbole_sda.progress import progress_bar  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
 
 # Scores held at once in full ranking: 256 MB in float32.
@@ -56,7 +56,7 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
     _, model, (train_data, valid_data, test_data) = _build(config)
     checkpoint = _checkpoint_file(config, label)
     trainer = build_trainer(config, model, str(checkpoint))
-    with tqdm(total=config["epochs"], desc=f"train {label}", unit="epoch", disable=None) as bar:
+    with progress_bar(config["epochs"], f"train {label}", "epoch") as bar:
 
         def show(epoch: int, score: float) -> None:
             bar.update(epoch + 1 - bar.n)

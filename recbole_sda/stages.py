@@ -114,7 +114,8 @@ class EncoderStages:
         least = MIN_CENTERED_ROWS if center else 2
         if size < least:
             raise SDAError(
-                f"align_batch_size={size} leaves nothing to compare with; align_center={center} needs at least {least}"
+                f"align_batch_size={size} leaves nothing to compare with; "
+                f"align_center={center} needs at least {least}"
             )
 
     def _folder(self, kind: str, settings: dict) -> Path:

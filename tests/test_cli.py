@@ -81,7 +81,9 @@ def test_what_is_split_is_what_the_configuration_reads(monkeypatch):
     )
     Path("a.yaml").write_text("epochs: 3\nlora_r: 16\nseed: 5\n")
     Path("b.yaml").write_text("lora_r: 12\n")
-    arguments = "--model BPR --dataset=demo --strict --config_files=a.yaml,b.yaml --epochs=4 --align_temperature 1e-1"
+    arguments = (
+        "--model BPR --dataset=demo --config_files=a.yaml,b.yaml --strict --epochs=4 --align_temperature 1e-1"
+    )
     assert cli.main(arguments.split()) == 0
     keys = ("model", "dataset", "strict", "epochs", "align_temperature", "lora_r", "seed")
     assert [seen[0][key] for key in keys] == ["BPR", "demo", True, 4, 0.1, 12, 5]

@@ -166,6 +166,30 @@ def test_an_interval_stays_text(key, interval):
     assert configure(**{key: interval})[key] == interval
 
 
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("prompt_text", "{fields}"),
+        ("backbone_revision", "12e4567"),
+        ("backbone", "2018"),
+        ("prompt_image", "a: b"),
+    ],
+)
+def test_text_stays_as_it_is_typed(key, text):
+    assert configure(f"--{key}={text}")[key] == configure(**{key: text})[key] == text
+
+
+@pytest.mark.parametrize("empty", ["None", "~", "null", ""])
+def test_optional_text_may_be_empty(empty):
+    assert configure(f"--backbone_revision={empty}")["backbone_revision"] is None
+    assert "backbone=None must be text" in refused(f"--backbone={empty}")
+
+
+@pytest.mark.parametrize("key", ["result_file", "prompt_domain", "features"])
+def test_what_is_not_text_is_refused(key):
+    assert f"{key}=5 must be text" in refused(**{key: 5})
+
+
 @pytest.mark.parametrize("code", ["__import__('os').system('touch pwned')", "open('pwned', 'w')"])
 def test_code_is_never_evaluated(code, tmp_path):
     file = tmp_path / "a.yaml"

@@ -1,15 +1,12 @@
 """The stage-1 loop: two passes an item, an alignment loss, the best adapter by held-out items."""
 
-import copy
 import logging
-import math
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from recbole_sda.alignment.health import CollapseWatch, effective_rank, mean_pairwise_cosine, retrieval
 from recbole_sda.alignment.similarity import AlignmentLoss
@@ -17,6 +14,7 @@ from recbole_sda.catalog import Catalog
 from recbole_sda.encoders import Backbone
 from recbole_sda.encoders.batching import collate_items
 from recbole_sda.errors import SDAError
+from recbole_sda.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -70,40 +68,72 @@ def align(
         SDAError: too few items with both modalities, or a loss that is not finite.
     """
     train_rows, held_rows = split_items(catalog, settings)
-    parameters = [p for p in backbone.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+    optimizer = torch.optim.AdamW(_trainable(backbone).values(), lr=settings.learning_rate)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
     batches = _endless_batches(train_rows, min(settings.batch_size, len(train_rows)), settings.seed)
+    held_out = _HeldOut(backbone, catalog, held_rows, loss, settings.batch_size)
     torch.manual_seed(settings.seed)
-
-    start = _embed(backbone, catalog, held_rows, settings.batch_size)
-    watch, records = CollapseWatch(start), [_record(0, math.nan, loss, start)]
-    best, best_state = records[0][BEST_BY], _adapter_state(backbone)
     began, recent = time.monotonic(), []
-    with tqdm(
-        total=settings.steps,
-        desc="adapt",
-        unit="step",
-        disable=None if show_progress else True,
-    ) as bar:
+    held_out.look(0, None)
+    with progress_bar(settings.steps, "adapt", "step", show=show_progress) as bar:
         for step in range(1, settings.steps + 1):
             recent.append(_step(backbone, catalog, next(batches), loss, optimizer, settings, step))
             schedule.step()
             bar.update()
-            if step % settings.eval_every and step != settings.steps:
-                continue
-            held = _embed(backbone, catalog, held_rows, settings.batch_size)
-            records.append(_record(step, float(np.mean(recent)), loss, held))
-            recent.clear()
-            bar.set_postfix(loss=f"{records[-1]['loss']:.3f}", held_out_mrr=f"{records[-1][BEST_BY]:.3f}")
-            if warning := watch.check(held):
-                logger.warning("step %d: %s", step, warning)
-                records[-1]["warning"] = warning
-            if records[-1][BEST_BY] > best:
-                best, best_state = records[-1][BEST_BY], _adapter_state(backbone)
-    _load_adapter_state(backbone, best_state)
-    logger.info("aligned in %.0f s; best held-out %s %.3f", time.monotonic() - began, BEST_BY, best)
-    return records
+            if step % settings.eval_every == 0 or step == settings.steps:
+                record = held_out.look(step, float(np.mean(recent)))
+                recent.clear()
+                bar.set_postfix({"loss": f"{record['loss']:.3f}", f"held-out {BEST_BY}": f"{record[BEST_BY]:.3f}"})
+    best = held_out.restore_best()
+    logger.info(
+        "aligned in %.0f s; held-out %s %.3f before, %.3f at the best step, %d",
+        *(time.monotonic() - began, BEST_BY, held_out.records[0][BEST_BY], best[BEST_BY], best["step"]),
+    )
+    return held_out.records
+
+
+class _HeldOut:
+    """Looks at the held-out items now and then, and keeps the adapter that served them best."""
+
+    def __init__(self, backbone, catalog, rows: np.ndarray, loss: AlignmentLoss, batch_size: int):
+        self.backbone, self.catalog, self.loss = backbone, catalog, loss
+        self.parts = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
+        self.watch: CollapseWatch | None = None
+        self.records: list[dict] = []
+        self.best: tuple[dict, dict[str, Tensor]] | None = None  # record, adapter
+
+    def look(self, step: int, train_loss: float | None) -> dict:
+        embeddings = self._embed()
+        self.watch = self.watch or CollapseWatch(embeddings)
+        record = _record(step, train_loss, self.loss, embeddings)
+        if warning := self.watch.check(embeddings):
+            logger.warning("step %d: %s", step, warning)
+            record["warning"] = warning
+        self.records.append(record)
+        if self.best is None or record[BEST_BY] > self.best[0][BEST_BY]:
+            self.best = record, {n: p.detach().clone() for n, p in _trainable(self.backbone).items()}
+        return record
+
+    @torch.no_grad()
+    def restore_best(self) -> dict:
+        """Put the best adapter back. Returns: its record."""
+        record, adapter = self.best
+        for name, parameter in _trainable(self.backbone).items():
+            parameter.copy_(adapter[name])
+        return record
+
+    @torch.no_grad()
+    def _embed(self) -> dict[str, Tensor]:
+        """modality → (held-out items, H)."""
+        self.backbone.eval()
+        return {m: torch.cat([self._embed_part(m, part) for part in self.parts]) for m in PAIR}
+
+    def _embed_part(self, modality: str, rows: np.ndarray) -> Tensor:
+        return self.backbone(modality, collate_items(self.catalog, self.backbone, modality, rows)).cpu()
+
+
+def _trainable(backbone: Backbone) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in backbone.named_parameters() if p.requires_grad}
 
 
 def split_items(catalog: Catalog, settings: AlignmentSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -151,36 +181,13 @@ def _step(backbone, catalog, rows, loss, optimizer, settings: AlignmentSettings,
     return value.item()
 
 
-@torch.no_grad()
-def _embed(backbone: Backbone, catalog: Catalog, rows: np.ndarray, batch_size: int) -> dict[str, Tensor]:
-    """modality → (len(rows), H)."""
-    backbone.eval()
-    parts = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-    return {
-        m: torch.cat([backbone(m, collate_items(catalog, backbone, m, part)).cpu() for part in parts])
-        for m in PAIR
-    }
-
-
-def _record(step: int, train_loss: float, loss: AlignmentLoss, held: dict[str, Tensor]) -> dict:
+def _record(step: int, train_loss: float | None, loss: AlignmentLoss, held: dict[str, Tensor]) -> dict:
     first, second = (held[modality] for modality in PAIR)
     return {
         "step": step,
-        "loss": None if math.isnan(train_loss) else train_loss,
+        "loss": train_loss,
         "held_out_loss": float(loss(first, second)),
         **retrieval(first, second, center=loss.center),
         "mean_pairwise_cosine": {name: mean_pairwise_cosine(rows) for name, rows in held.items()},
         "effective_rank": {name: effective_rank(rows) for name, rows in held.items()},
     }
-
-
-def _adapter_state(backbone: Backbone) -> dict[str, Tensor]:
-    trained = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
-    return {name: copy.deepcopy(p.detach()) for name, p in trained.items()}
-
-
-@torch.no_grad()
-def _load_adapter_state(backbone: Backbone, state: dict[str, Tensor]) -> None:
-    for name, parameter in backbone.named_parameters():
-        if name in state:
-            parameter.copy_(state[name])

@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
+
+from recbole_sda.progress import progress_bar
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")  # in order of preference, when an item has several pictures
 MAX_FILE_BYTES = 256 * 2**20
@@ -188,7 +189,7 @@ def _check_all(
     # Threads: decoding and hashing release the GIL. In chunks: ten million futures at once fill the memory.
     with (
         ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(names), desc="Pictures", unit="file", disable=None if show_progress else True) as bar,
+        progress_bar(len(names), "check pictures", "file", show=show_progress) as bar,
     ):
         for start in range(0, len(names), _CHUNK):
             chunk = names[start : start + _CHUNK]

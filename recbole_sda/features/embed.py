@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from recbole_sda.catalog import Catalog
 from recbole_sda.encoders import Backbone
 from recbole_sda.encoders.batching import batches_by_tokens, collate_items, token_counts
 from recbole_sda.errors import SDAError
 from recbole_sda.features.store import write_store
+from recbole_sda.progress import progress_bar
 
 
 def embed_catalog(
@@ -37,12 +37,7 @@ def embed_catalog(
             Path(folder) / f"{modality}.npy", "w+", dtype=dtype, shape=(len(catalog), backbone.hidden_size)
         )
         present = np.flatnonzero(catalog.present(modality))
-        with tqdm(
-            total=len(present),
-            desc=f"embed {modality}",
-            unit="item",
-            disable=None if show_progress else True,
-        ) as bar:
+        with progress_bar(len(present), f"embed {modality}", "item", show=show_progress) as bar:
             counts = token_counts(catalog, backbone, modality, present)
             for batch in batches_by_tokens(counts, batch_tokens):
                 embedded = _embed(catalog, backbone, modality, present[batch])
