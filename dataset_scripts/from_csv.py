@@ -110,9 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description="Make a RecBole dataset of two tables and a folder of pictures."
-    )
+    parser = argparse.ArgumentParser(description="Make a RecBole dataset of two tables and a folder of pictures.")
     add = parser.add_argument
     add("--interactions", required=True, type=Path, help="table of interactions (.csv or .tsv, also .gz)")
     add("--items", required=True, type=Path, help="table of items (.csv or .tsv, also .gz)")

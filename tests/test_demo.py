@@ -43,8 +43,7 @@ def hit_rate(folder, attributes, ranking, at=10):
     truth = read_truth(folder)
     code = {token: index for index, token in enumerate(truth.index)}
     histories = [
-        [code[item] for item in items]
-        for items in read_interactions(folder).groupby("user")["item"].agg(list)
+        [code[item] for item in items] for items in read_interactions(folder).groupby("user")["item"].agg(list)
     ]
     popularity = np.bincount(np.concatenate([items[:-1] for items in histories]), minlength=len(code)) + 0.5
     values = [pd.factorize(truth[name])[0] for name in attributes]
@@ -129,9 +128,7 @@ def test_texts_tell_brand_colour_and_shape_but_never_the_pattern(demo):
 
 def dominant_hue(path):
     """The hue of the most saturated pixels."""
-    hue, saturation, brightness = np.moveaxis(
-        np.asarray(Image.open(path).convert("HSV")).astype(float), -1, 0
-    )
+    hue, saturation, brightness = np.moveaxis(np.asarray(Image.open(path).convert("HSV")).astype(float), -1, 0)
     angle = hue[(saturation > 150) & (brightness > 150)] / 255 * 2 * np.pi
     return np.degrees(np.angle(np.exp(1j * angle).mean())) % 360
 

@@ -150,7 +150,7 @@ def test_a_checkpoint_loads_with_its_features_and_scores_as_it_did(shop, model, 
 
 
 def test_a_checkpoint_that_is_not_there_is_refused(shop):
-    with pytest.raises(SDAError, match="nothing.pth does not exist"):
+    with pytest.raises(SDAError, match=r"nothing\.pth does not exist"):
         recbole_sda.load("nothing.pth")
 
 
@@ -286,7 +286,8 @@ def test_features_of_the_hidden_attributes_beat_features_of_nothing(tmp_path, mo
     keys = {**QUICK, "epochs": 30, "train_batch_size": 256, "learning_rate": 0.003, "modalities": "text"}
     tokens = recbole_sda.run("SASRec", "demo", {**keys, "compare": "zero_shot", "epochs": 1})
     tokens = FeatureStore.open(tokens["artefacts"]["features"]).tokens
-    truth = {row["item_id"]: row for row in csv.DictReader(open("dataset/demo/demo.truth.csv"))}
+    lines = Path("dataset/demo/demo.truth.csv").read_text().splitlines()
+    truth = {row["item_id"]: row for row in csv.DictReader(lines)}
     names = ("colour", "shape", "pattern", "brand")
     values = [sorted({row[name] for row in truth.values()}) for name in names]
     one_hot = np.array(

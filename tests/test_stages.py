@@ -95,8 +95,8 @@ def test_what_made_an_adapter_names_it_and_its_features(digests, key, value):
     [
         ({}, ["learning_rate", "epochs", "checkpoint_dir", "fusion", "use_item_id", "tail_head_share",
               "embed_batch_tokens", "feature_reduction", "result_file", "max_image_pixels"]),
-        (ZERO_SHOT, ["seed", "align_temperature", "alignment", "align_center", "lora_r", "num_experts", "align_steps",
-                     "align_teacher", "epochs"]),
+        (ZERO_SHOT, ["seed", "align_temperature", "alignment", "align_center", "lora_r", "num_experts",
+                     "align_steps", "align_teacher", "epochs"]),
         (LORA, ["num_experts", "gate_scale", "epochs"]),
         (INFO_NCE, ["align_teacher", "align_teacher_temperature", "epochs"]),
     ],
@@ -271,7 +271,16 @@ def test_manifests_tell_what_made_them(finished, catalog):
     )  # fmt: skip
     assert [record["step"] for record in manifest["held_out"]] == [0, 1, 2]
     assert manifest["seconds"] >= 0
-    for key in ("align_temperature", "seed", "num_experts", "prompts", "backbone", "catalog", "align_steps", "version"):
+    for key in (
+        "align_temperature",
+        "seed",
+        "num_experts",
+        "prompts",
+        "backbone",
+        "catalog",
+        "align_steps",
+        "version",
+    ):
         assert key in manifest["settings"]
 
     manifest = json.loads((features / "manifest.json").read_text())
@@ -351,9 +360,11 @@ def test_settings_reach_the_loss_and_the_adapter(catalog):
         stages = EncoderStages(PlainConfig(**values), catalog)
         return repr(stages._loss()), stages._peft_config()
 
-    loss, peft = made(align_temperature=0.3, align_center=False, align_teacher="per_modality", align_teacher_temperature=0.4)
+    teacher = {"align_teacher": "per_modality", "align_teacher_temperature": 0.4}
+    loss, peft = made(align_temperature=0.3, align_center=False, **teacher)
     assert loss == "CMSALoss(temperature=0.3, center=False, teacher=per_modality, teacher_temperature=0.4)"
-    assert made(align_temperature=0.3, align_center=False, **INFO_NCE)[0] == "InfoNCELoss(temperature=0.3, center=False)"
+    loss, _ = made(align_temperature=0.3, align_center=False, **INFO_NCE)
+    assert loss == "InfoNCELoss(temperature=0.3, center=False)"
     _, peft = made(lora_r=16, lora_alpha=8, lora_dropout=0.3, num_experts=2, gate_scale="num_experts")
     assert (peft.r, peft.lora_alpha, peft.lora_dropout) == (16, 8, 0.3)
     assert (peft.num_experts, peft.gate_scale) == (2, "num_experts")

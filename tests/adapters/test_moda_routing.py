@@ -144,9 +144,7 @@ def test_backward_in_another_thread_recomputes_the_right_modality(model, hidden_
 
 
 @pytest.mark.parametrize("during_backward", [nullcontext(), routing("text")])
-def test_checkpointing_without_the_context_is_an_error_not_a_wrong_gradient(
-    model, hidden_states, during_backward
-):
+def test_checkpointing_without_the_context_is_an_error_not_a_wrong_gradient(model, hidden_states, during_backward):
     loss = contrast(Checkpointed(model), hidden_states)
     with during_backward, pytest.raises(RuntimeError, match=r"context_fn.*checkpoint_routing"):
         loss.backward()

@@ -138,9 +138,7 @@ def test_layers_to_transform_goes_into_the_default_pattern(tmp_path):
 
 
 def test_targets_by_name_layer_and_exclusion():
-    by_name = MoDAConfig(
-        target_modules=["q_proj"], layers_to_transform=0, layers_pattern="language_model.layers"
-    )
+    by_name = MoDAConfig(target_modules=["q_proj"], layers_to_transform=0, layers_pattern="language_model.layers")
     assert get_peft_model(tiny_qwen(), by_name).adapted_modules() == [
         "model.language_model.layers.0.self_attn.q_proj"
     ]
