@@ -77,6 +77,10 @@ class SDAConfig(Config):
         check_values(other)
         return other
 
+    def chosen(self, key: str) -> bool:
+        """Whether the user or a file of the model's or dataset's said it: no mere default."""
+        return key in self.external_config_dict or key in self._particular
+
     def given(self, key: str) -> bool:
         """Whether the user said it: in a file, in a dictionary or on the command line."""
         return key in self.external_config_dict
@@ -136,6 +140,7 @@ class SDAConfig(Config):
             **read_properties("dataset", dataset),
             **self._datasets_own(dataset),
         }
+        self._particular = frozenset(particular)
         # What suits a backbone gives way to what suits a model or a dataset, either of which may choose it.
         backbone = {**overall, **particular, **self.external_config_dict}["backbone"]
         suited = read_properties("backbone", str(backbone))

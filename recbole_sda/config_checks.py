@@ -70,6 +70,11 @@ def check_values(config) -> None:
             f"num_experts={values['num_experts']} does not divide lora_r={values['lora_r']}; "
             f"choose one of {', '.join(map(str, divisors))}"
         )
+    if values["fusion"] == "sum" and values["feature_reduction"] == "pca":
+        raise SDAError(
+            "fusion=sum adds the modalities' coordinates, and feature_reduction=pca gives each modality its own; "
+            "use fusion=concat or feature_reduction=none"
+        )
     if values["min_pixels"] > values["max_pixels"]:
         raise SDAError(f"min_pixels={values['min_pixels']} is above max_pixels={values['max_pixels']}")
     _check_valid_metric(values)

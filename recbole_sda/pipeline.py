@@ -60,13 +60,13 @@ def run(
     plans = _plan(config, variants)
 
     runs = []
+    result = {"model": config["model"], "dataset": config["dataset"], "seed": config["seed"], "runs": runs}
     for name, (variant_config, stages) in plans.items():
         logger.info("%s on %s: %s", config["model"], config["dataset"], name)
         runs.append({"variant": name, **_run_variant(variant_config, stages, name)})
-    result = {"model": config["model"], "dataset": config["dataset"], "seed": config["seed"], "runs": runs}
-    if result_file:
-        result_file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    logger.info("%s", results_table(result, k=config["topk"][0]))
+        if result_file:  # after every variant: a run that is killed leaves what it has
+            _write_result(result_file, result)
+    logger.info("%s", results_table(result, k=_table_k(config), split=_split_in_words(config["eval_args"])))
     return {**runs[0], **result} if len(runs) == 1 else result
 
 
@@ -105,7 +105,7 @@ def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:
         image_folder=config["image_folder"],
         max_image_pixels=config["max_image_pixels"],
         strict=config["strict"],
-        index_file=Path(config["checkpoint_dir"]) / "catalog" / f"{config['dataset']}-images.json",
+        index_file=Path(config["checkpoint_dir"]) / "catalog" / f"{config['dataset']}-images.csv",
     )
     logger.info("%s", catalog.summary())
     return catalog
@@ -131,26 +131,24 @@ def _plan(config: SDAConfig, variants: dict[str, dict]) -> dict[str, tuple]:
             stages = EncoderStages(variant, catalog)
             stages.check()
         elif variant["features"] != "none":
-            FeatureProvider(FeatureStore.open(variant["features"], verify=True), tokens)
+            store = FeatureStore.open(variant["features"], verify=True)
+            FeatureProvider(store, tokens, dataset=config["dataset"])
         plans[name] = variant, stages
     return plans
 
 
 def _run_variant(config: SDAConfig, stages: EncoderStages | None, name: str) -> dict:
-    timings, artefacts, described = {}, {}, {}
+    timings, artefacts = {}, {}
     store = None if config["features"] in ("none", "auto") else Path(config["features"])
     if stages is not None:
         adapter, timings["adapt"] = _timed(stages.adapt)
         store, timings["embed"] = _timed(stages.embed)
         artefacts = {"adapter": str(adapter) if adapter else None, "features": str(store)}
-        present = {m: int(stages.catalog.present(m).sum()) for m in config["modalities"]}
-        items = len(stages.catalog)
-        described = {"items": items, "missing": {m: items - count for m, count in present.items()}}
     elif store is not None:
         artefacts = {"features": str(store)}
     outcome, timings["train"] = _timed(recommend, config, store, label=name)
     artefacts["checkpoint"] = outcome.pop("checkpoint")
-    return {**outcome, "timings": timings, "artefacts": artefacts, **described}
+    return {**outcome, "timings": timings, "artefacts": artefacts}
 
 
 def _timed(function, *args, **kwargs):
@@ -176,6 +174,25 @@ def _prepare_dataset(config: SDAConfig) -> None:
             f"dataset={config['dataset']!r} is not there: {folder / config['dataset']}.inter does not exist. "
             f"Make it with dataset_scripts/from_csv.py, or use one of: {', '.join(sorted({DEMO, *others}))}"
         )
+
+
+def _table_k(config: SDAConfig) -> int:
+    """The k by which the best epoch was chosen, or the first."""
+    _, _, k = config["valid_metric"].partition("@")
+    return int(k) if k else config["topk"][0]
+
+
+def _split_in_words(eval_args: dict) -> str:
+    """RecBole splits general and sequential models differently unless told, so the table says how."""
+    ((strategy, detail),) = eval_args["split"].items()
+    mode = eval_args["mode"]["test"]
+    return f"evaluation: split {strategy} {detail}, order {eval_args['order']}, candidates {mode}"
+
+
+def _write_result(path: Path, result: dict) -> None:
+    unfinished = path.with_name(path.name + ".unfinished")
+    unfinished.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def _check_result_file(path: str | None) -> Path | None:

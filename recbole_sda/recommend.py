@@ -1,5 +1,6 @@
 """Stage 3: RecBole trains and evaluates a recommender, on features or on item IDs."""
 
+import os
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from recbole.utils import ModelType, init_seed  # noqa: E402
 from recbole_sda.artefacts import digest  # noqa: E402
 from recbole_sda.config import SDAConfig, known_keys  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
+from recbole_sda.evaluation import tail_of  # noqa: E402
 from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
 from recbole_sda.progress import progress_bar  # noqa: E402
@@ -50,12 +52,16 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
         label: names the run in the progress bar and in the checkpoint's file name.
 
     Returns:
-        ``valid`` and ``test``: metric → value, in RecBole's lower case; ``epochs``; ``checkpoint``.
+        ``items`` and ``missing`` (modality → items without it); ``valid`` and ``test``: metric → value, in
+        RecBole's lower case; ``epochs``; ``checkpoint``.
     """
     config["features"] = str(features) if features else "none"  # the checkpoint says what it needs
-    _, model, (train_data, valid_data, test_data) = _build(config)
+    dataset, model, (train_data, valid_data, test_data) = _build(config)
+    _check_tail_metric(config, train_data, valid_data)
     checkpoint = _checkpoint_file(config, label)
-    trainer = build_trainer(config, model, str(checkpoint))
+    # Until it is done under a name of this process: the same command started twice must not mix its epochs.
+    unfinished = checkpoint.with_name(f"{checkpoint.name}.{os.getpid()}")
+    trainer = build_trainer(config, model, str(unfinished))
     with progress_bar(config["epochs"], f"train {label}", "epoch") as bar:
 
         def show(epoch: int, score: float) -> None:
@@ -66,7 +72,9 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
             train_data, valid_data, show_progress=config["show_progress"], callback_fn=show
         )
     test = trainer.evaluate(test_data, show_progress=config["show_progress"])
+    unfinished.replace(checkpoint)
     return {
+        **_described(config, dataset),
         "valid": plain(best_valid),
         "test": plain(test),
         "epochs": len(trainer.train_loss_dict),
@@ -93,6 +101,11 @@ def load(checkpoint: str | Path) -> tuple:
         values["train_neg_sample_args"] = None
     config = SDAConfig(saved["config"]["model"], saved["config"]["dataset"], config_dict=values)
     dataset, model, data = _build(config)
+    if saved["left_out"]:
+        raise SDAError(
+            f"checkpoint {checkpoint} lacks {', '.join(saved['left_out'])} of {config['model']}, which only a "
+            "pickle could hold; train it again"
+        )
     model.load_state_dict(saved["state_dict"])
     model.load_other_parameter(saved["other_parameter"])
     return config, model.eval(), dataset, *data
@@ -113,6 +126,14 @@ def _build(config: SDAConfig) -> tuple:
     return dataset, model, data
 
 
+def _described(config: SDAConfig, dataset) -> dict:
+    tokens, missing = item_tokens(dataset), {}
+    if config["features"] != "none":
+        provider = FeatureProvider(FeatureStore.open(config["features"]), tokens)
+        missing = {m: int((~provider.present(m)).sum()) for m in config["modalities"]}
+    return {"items": len(tokens), "missing": missing}
+
+
 def _checkpoint_file(config: SDAConfig, label: str) -> Path:
     """A name of its own for each configuration, so that runs side by side leave each other's alone."""
     run = digest(plain(config.final_config_dict))
@@ -120,8 +141,21 @@ def _checkpoint_file(config: SDAConfig, label: str) -> Path:
 
 
 def eval_batch_size(config: SDAConfig, n_items: int) -> int:
-    """RecBole counts users × items here for general models, whose default then scores one user at a time."""
-    if config["MODEL_TYPE"] != ModelType.GENERAL or config.given("eval_batch_size"):
+    """In full ranking RecBole counts users × items here for all but sequential models, one user at a time."""
+    ranks_all = set(config["eval_args"]["mode"].values()) == {"full"}
+    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or not ranks_all or config.chosen("eval_batch_size"):
         return config["eval_batch_size"]
     users = min(MAX_EVAL_USERS, max(1, EVAL_SCORES // n_items))
     return users * n_items
+
+
+def _check_tail_metric(config: SDAConfig, train_data, valid_data) -> None:
+    if not config["valid_metric"].lower().startswith("tail"):
+        return
+    tail = tail_of(config, train_data)
+    targets = valid_data._dataset.inter_feat[config["ITEM_ID_FIELD"]].numpy()
+    if not tail[targets].any():
+        raise SDAError(
+            f"valid_metric={config['valid_metric']} is undefined: no validation target is a tail item; "
+            "change tail_head_share or tail_max_popularity, or validate by NDCG@10"
+        )

@@ -25,6 +25,16 @@ logger = logging.getLogger(__name__)
 # Raise when the same settings would give other artefacts, so that old ones are not reused.
 ADAPTER_VERSION = FEATURES_VERSION = 1
 
+MODALITY_NAMES = {"image": "a readable picture", "text": "a text"}
+LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules")
+ADAPTER_KEYS = {"lora": LORA_KEYS, "moda": (*LORA_KEYS, "num_experts", "gate_scale")}
+LOSS_KEYS = {
+    "cmsa": ("align_temperature", "align_center", "align_teacher", "align_teacher_temperature"),
+    "info_nce": ("align_temperature", "align_center"),
+}
+# Their names in AlignmentSettings; the configuration's carry align_ before them.
+LOOP_KEYS = ["batch_size", "steps", "learning_rate", "max_grad_norm", "holdout_share", "holdout_max", "eval_every"]
+
 
 @dataclass(frozen=True)
 class EncoderStages:
@@ -42,8 +52,10 @@ class EncoderStages:
     def check(self) -> None:
         """Find out, before any work, whether the backbone can be had and the catalogue can be aligned."""
         _ = self.identity, self.feature_settings
+        self._check_presence()
         if self.config["adapter"] != "none":
             self._check_batch_size()
+            self._check_adapter()
             split_items(self.catalog, self._alignment_settings())
 
     def adapt(self) -> Path | None:
@@ -77,11 +89,8 @@ class EncoderStages:
     def adapter_settings(self) -> dict:
         """What the adapter depends on, and nothing else."""
         config = self.config
-        keys = ["adapter", "lora_r", "lora_alpha", "lora_dropout", "target_modules"]
-        keys += ["num_experts", "gate_scale"] if config["adapter"] == "moda" else []
-        keys += ["alignment", "seed"]
-        unread = "align_teacher" if config["alignment"] == "info_nce" else "-"
-        keys += [k for k in config.final_config_dict if k.startswith("align_") and not k.startswith(unread)]
+        keys = ["adapter", *ADAPTER_KEYS[config["adapter"]], "alignment", *LOSS_KEYS[config["alignment"]], "seed"]
+        keys += [f"align_{name}" for name in LOOP_KEYS]
         return {
             "version": ADAPTER_VERSION,
             **self._encoder_settings(("image", "text")),
@@ -100,14 +109,28 @@ class EncoderStages:
 
     def _encoder_settings(self, modalities) -> dict:
         config = self.config
+        pixels = {key: config[key] for key in ("min_pixels", "max_pixels")} if "image" in modalities else {}
         return {
             "catalog": {modality: self.catalog.fingerprint(modality) for modality in modalities},
             "backbone": self.identity,
-            "prompts": self.prompts.settings(),
+            "prompts": {modality: self.prompts.settings(modality) for modality in modalities},
             # Resolved: `auto` on a GPU and `auto` on a CPU give different numbers.
             "backbone_dtype": str(resolve_dtype(config["backbone_dtype"], config["device"])),
-            **{key: config[key] for key in ("min_pixels", "max_pixels")},
+            **pixels,
         }
+
+    def _check_presence(self) -> None:
+        present = {m: bool(self.catalog.present(m).any()) for m in self.config["modalities"]}
+        for modality in (m for m, any_item in present.items() if not any_item):
+            others = ",".join(m for m, any_item in present.items() if any_item)
+            remedy = f"--modalities={others}" if others else "--features=none"
+            raise SDAError(f"no item of {self.catalog.name!r} has {MODALITY_NAMES[modality]}; use {remedy}")
+
+    def _check_adapter(self) -> None:
+        try:
+            self._peft_config()
+        except (ValueError, TypeError) as error:
+            raise SDAError(f"the adapter's configuration: {error}") from error
 
     def _check_batch_size(self) -> None:
         center, size = self.config["align_center"], self.config["align_batch_size"]
@@ -198,6 +221,5 @@ class EncoderStages:
         )
 
     def _alignment_settings(self) -> AlignmentSettings:
-        names = "batch_size steps learning_rate max_grad_norm holdout_share holdout_max eval_every"
-        given = {name: self.config[f"align_{name}"] for name in names.split()}
+        given = {name: self.config[f"align_{name}"] for name in LOOP_KEYS}
         return AlignmentSettings(**given, seed=self.config["seed"])

@@ -53,18 +53,28 @@ class SDATrainerMixin:
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
         file = kwargs.pop("saved_model_file", self.saved_model_file)
+        others = self.model.other_parameter()
+        loadable = {name: value for name, value in others.items() if _is_plain(value)}
+        # Modules are in the state already. What is neither (the sparse matrices of ItemKNN, EASE, …) stays in
+        # this process's model alone, and the file says so.
+        left_out = [n for n in others if n not in loadable and not isinstance(others[n], torch.nn.Module)]
         state = {
             "config": plain(self.config.final_config_dict),
             "epoch": epoch,
             "cur_step": self.cur_step,
             "best_valid_score": self.best_valid_score,
             "state_dict": self.model.state_dict(),
-            "other_parameter": self.model.other_parameter(),
+            "other_parameter": loadable,
+            "left_out": left_out,
             "optimizer": self.optimizer.state_dict(),
         }
         torch.save(state, file)
         if verbose:
             self.logger.info(f"Saving current: {file}")
+
+
+def _is_plain(value) -> bool:
+    return value is None or isinstance(value, torch.Tensor | bool | int | float | str)
 
 
 def plain(value):

@@ -601,3 +601,7 @@ def test_no_key_of_ours_is_a_key_of_one_of_recboles_models():
 def _read_like_recbole(path: Path) -> dict:
     config = SDAConfig.__new__(SDAConfig)
     return yaml.load(path.read_text(encoding="utf-8"), Loader=Config._build_yaml_loader(config)) or {}
+
+
+def test_sum_and_pca_contradict_each_other():
+    assert "use fusion=concat or feature_reduction=none" in refused(fusion="sum", feature_reduction="pca")

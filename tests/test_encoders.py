@@ -30,7 +30,7 @@ def pictures(sizes=SIZES):
 
 @pytest.fixture
 def settings(prompts):
-    return prompts.settings()
+    return prompts.settings("text") | prompts.settings("image")
 
 
 # one vector an item
@@ -168,7 +168,7 @@ def test_values_are_cut(settings):
     cut = Prompts(**{**settings, "value_chars": 4})
     text = cut.message("text", {"title": "abcdefgh", "brand": "xy"})[0]["content"][0]["text"]
     assert text.endswith("title is abcd; brand is xy;")
-    assert cut.settings()["value_chars"] == 4
+    assert cut.settings("text")["value_chars"] == 4
 
 
 def test_signs_of_formatting_in_values_stay_as_they_are(prompts):

@@ -280,8 +280,9 @@ def test_pca_equals_the_singular_value_decomposition(tmp_path):
     full, mask = standardised(provider, "text")
     reduced, _ = standardised(provider, "text", reduction="pca", dimension=3)
     rows = full[mask].double()
-    left, _, _ = torch.linalg.svd(rows, full_matrices=False)
-    expected = left[:, :3] * len(rows) ** 0.5  # unit variance
+    left, values, _ = torch.linalg.svd(rows, full_matrices=False)
+    expected = left[:, :3] * values[:3]
+    expected = expected / expected.square().mean().sqrt()  # a mean variance of 1, the spectrum kept
     signs = torch.sign((reduced[mask].double() * expected).sum(0))
     torch.testing.assert_close(reduced[mask].double() * signs, expected, atol=1e-4, rtol=1e-4)
     assert not reduced[~mask].any()
@@ -291,3 +292,18 @@ def test_pca_keeps_fewer_components_than_items(tmp_path):
     provider = random_provider(tmp_path, ["a", "b", "c", "d"], width=9)
     reduced, _ = standardised(provider, "text", reduction="pca", dimension=768)
     assert reduced.shape == (5, 3)
+
+
+def test_pca_makes_no_feature_of_the_rounding_of_half_precision(tmp_path):
+    generator = np.random.default_rng(0)
+    tokens = [f"i{n}" for n in range(200)]
+    values = (generator.normal(size=(200, 10)) @ generator.normal(size=(10, 64))).astype(np.float16)
+    store = store_of(tmp_path / "store", tokens, {"text": (values, np.ones(200, bool))})
+    reduced, _ = standardised(FeatureProvider(store, tokens), "text", reduction="pca", dimension=64)
+    assert reduced.shape == (201, 10)
+
+
+def test_padding_is_zero_with_item_ids_too():
+    table = item_features(item_id=torch.nn.Embedding(21, 4))
+    assert not table.weight[0].any()
+    assert not table(torch.tensor([0, 3]))[0].any()

@@ -129,6 +129,44 @@ def test_general_models_are_scored_many_users_at_a_time_with_equal_numbers(shop)
     assert many["test"] == one["test"]
 
 
+def test_eval_batch_size_is_raised_for_full_ranking_alone_and_only_if_nobody_chose_it(shop):
+    from recbole_sda.config import SDAConfig
+    from recbole_sda.recommend import eval_batch_size
+
+    def size(model="VBPR", **values):
+        return eval_batch_size(SDAConfig(model, "shop", config_dict={**QUICK, **values}), 1000)
+
+    assert size() == 4096 * 1000
+    assert eval_batch_size(SDAConfig("VBPR", "shop", config_dict=QUICK), 1_000_000) == 64 * 1_000_000
+    assert size("SASRec") == 4096  # rows there, not users × items
+    assert size(eval_batch_size=100) == 100
+    assert size(eval_args={**QUICK["eval_args"], "mode": "uni100"}) == 4096
+    (shop / "shop.yaml").write_text("eval_batch_size: 77\n")
+    assert size() == 77
+
+
+def test_models_whose_state_only_a_pickle_could_hold_run_and_are_not_loaded_half(shop):
+    result = run("ItemKNN", features="none")
+    assert result["test"]["hit@10"] > 0
+    with pytest.raises(SDAError, match="train it again"):
+        recbole_sda.load(result["artefacts"]["checkpoint"])
+
+
+def test_a_run_that_dies_leaves_the_variants_it_finished(shop, monkeypatch):
+    finished = iter([pipeline.recommend])
+
+    def dies_second(*args, **kwargs):
+        return next(finished)(*args, **kwargs)
+
+    monkeypatch.setattr(pipeline, "recommend", dies_second)
+    with pytest.raises(StopIteration):
+        run(compare="ids,zero_shot", result_file="out.json")
+    (only,) = json.loads(Path("out.json").read_text())["runs"]
+    assert only["variant"] == "ids"
+    assert only["items"] == len(items_of(shop))
+    assert only["missing"] == {}
+
+
 def test_adapt_and_embed_alone_make_the_artefacts_that_run_uses(shop):
     keys = {**QUICK, "adapter": "moda"}
     adapter = recbole_sda.adapt("shop", keys)
@@ -258,6 +296,20 @@ class TestRefusals:
         with pytest.raises(SDAError, match="another catalogue"):
             run(features="other", modalities="text")
 
+    def test_a_store_of_another_dataset_with_the_same_ids(self, shop):
+        tokens = items_of(shop)
+        Path("other").mkdir()
+        np.save(Path("other") / "text.npy", np.zeros((len(tokens), 4), np.float16))
+        present = {"text": np.ones(len(tokens), bool)}
+        write_store(Path("other"), tokens, present, settings={}, dataset="market")
+        with pytest.raises(SDAError, match="another catalogue: it was embedded for 'market'"):
+            run(features="other", modalities="text")
+
+    def test_a_modality_that_no_item_has(self, shop):
+        shutil.rmtree(shop / "images")
+        with pytest.raises(SDAError, match="no item of 'shop' has a readable picture; use --modalities=text"):
+            run(compare="zero_shot")
+
     def test_a_folder_that_is_no_store(self, shop):
         with pytest.raises(SDAError, match="no feature store"):
             run(features="dataset")
@@ -274,6 +326,11 @@ class TestRefusals:
         shop.rename(shop.parent / "demo")
         with pytest.raises(SDAError, match="demo"):
             run(dataset="demo")
+
+
+def test_validation_by_the_tail_without_a_tail_target_is_refused_before_training(shop):
+    with pytest.raises(SDAError, match=r"valid_metric=TailNDCG@10 is undefined.*tail_max_popularity"):
+        run(features="none", valid_metric="TailNDCG@10", tail_max_popularity=0)
 
 
 # --- planted answers and stock numbers ---

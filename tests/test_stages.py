@@ -170,6 +170,18 @@ def test_recboles_config_serves_as_well(catalog, tmp_path, monkeypatch):
     assert sequential.feature_settings == general.feature_settings  # models share what they stand on
 
 
+@pytest.mark.parametrize(
+    ("modality", "keys"),
+    [("text", ["max_pixels", "prompt_image"]), ("image", ["prompt_text", "prompt_field", "prompt_value_chars"])],
+)
+def test_one_modality_does_not_depend_on_the_others_pass(digests, modality, keys):
+    changed = {"max_pixels": 800, "prompt_value_chars": 7}
+    plain = digests(**ZERO_SHOT, modalities=[modality])
+    for key in keys:
+        value = changed.get(key, "another line")
+        assert digests(**ZERO_SHOT, modalities=[modality], **{key: value}) == plain, key
+
+
 # checks before any work
 
 
@@ -197,7 +209,11 @@ def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
     )
     with pytest.raises(SDAError, match="--modalities=text"):
         check(wordless)
-    check(wordless, **ZERO_SHOT)
+    with pytest.raises(SDAError, match=r"no item of 'demo' has a readable picture; use --modalities=text"):
+        check(wordless, **ZERO_SHOT)
+    check(wordless, **ZERO_SHOT, modalities=["text"])
+    with pytest.raises(SDAError, match="adapter's configuration"):
+        check(catalog, target_modules="((")
 
 
 # the stages

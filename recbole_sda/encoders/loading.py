@@ -58,7 +58,7 @@ def load_backbone(
         source = {"revision": revision, "trust_remote_code": False}
         model = AutoModelForImageTextToText.from_pretrained(name, dtype=resolve_dtype(dtype, device), **source)
         tokenizer = AutoTokenizer.from_pretrained(name, **source)
-        image_processor = AutoImageProcessor.from_pretrained(name, use_fast=False, **source)
+        image_processor = AutoImageProcessor.from_pretrained(name, backend="pil", **source)
     image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
     return Backbone(model.eval().to(device), tokenizer, image_processor, prompts)
 

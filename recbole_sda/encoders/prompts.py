@@ -1,7 +1,7 @@
 """What the model is told about an item: one user turn for its picture, one for its text, never both."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from recbole_sda.errors import SDAError
 
@@ -48,9 +48,10 @@ class Prompts:
             content = [{"type": "text", "text": self.text.format(domain=self.domain, fields=listed)}]
         return [{"role": "user", "content": content}]
 
-    def settings(self) -> dict:
-        """For the digest of what was made with them."""
-        return asdict(self)
+    def settings(self, modality: str) -> dict:
+        """What this modality's pass depends on, for digests."""
+        names = ("domain", "image") if modality == "image" else ("domain", "text", "field", "value_chars")
+        return {name: getattr(self, name) for name in names}
 
 
 def _try_format(key: str, template: str, **fields: str) -> None:

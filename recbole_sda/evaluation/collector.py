@@ -6,7 +6,7 @@ import torch
 from recbole.evaluator import Collector
 from recbole.evaluator.collector import DataStruct
 
-from recbole_sda.evaluation.popularity import tail_items, training_popularity
+from recbole_sda.evaluation.popularity import tail_of
 
 
 class SDACollector(Collector):
@@ -19,12 +19,7 @@ class SDACollector(Collector):
     def data_collect(self, train_data):
         super().data_collect(train_data)
         if self.register.need("rec.tail"):
-            tail = tail_items(
-                training_popularity(train_data._dataset),
-                head_share=self.config["tail_head_share"],
-                max_popularity=self.config["tail_max_popularity"],
-            )
-            self.tail = torch.from_numpy(tail).to(self.device)
+            self.tail = torch.from_numpy(tail_of(self.config, train_data)).to(self.device)
 
     def eval_batch_collect(self, scores_tensor, interaction, positive_u, positive_i):
         super().eval_batch_collect(scores_tensor, interaction, positive_u, positive_i)

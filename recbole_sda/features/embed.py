@@ -46,7 +46,13 @@ def embed_catalog(
                 rows[present[batch]] = embedded
                 bar.update(len(batch))
         rows.flush()
-    write_store(folder, catalog.tokens, {m: catalog.present(m) for m in modalities}, settings=settings)
+    write_store(
+        folder,
+        catalog.tokens,
+        {m: catalog.present(m) for m in modalities},
+        settings=settings,
+        dataset=catalog.name,
+    )
 
 
 def _embed(catalog: Catalog, backbone: Backbone, modality: str, rows: np.ndarray) -> np.ndarray:

@@ -16,12 +16,20 @@ class FeatureProvider:
     Args:
         store: an open store.
         tokens: the recommender's item tokens, in its order, padding left out.
+        dataset: refuse a store that names another dataset: ids such as 1, 2, 3 fit many catalogues.
 
     Raises:
-        SDAError: the store does not know an item. Rows are found by token, never by position.
+        SDAError: the store does not know an item, or is another dataset's. Rows are found by token, never
+            by position.
     """
 
-    def __init__(self, store: FeatureStore, tokens: Sequence[str]):
+    def __init__(self, store: FeatureStore, tokens: Sequence[str], *, dataset: str | None = None):
+        named = store.manifest.get("dataset")
+        if dataset is not None and named not in (None, dataset):
+            raise SDAError(
+                f"features={store.path} belongs to another catalogue: it was embedded for {named!r}, "
+                f"the dataset is {dataset!r}. Embed this dataset's items."
+            )
         row_of = {token: row for row, token in enumerate(store.tokens)}
         unknown = [token for token in tokens if token not in row_of]
         if unknown:

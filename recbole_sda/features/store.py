@@ -100,7 +100,12 @@ class FeatureStore:
 
 
 def write_store(
-    folder: Path, tokens: Sequence[str], modalities: Mapping[str, np.ndarray], *, settings: dict
+    folder: Path,
+    tokens: Sequence[str],
+    modalities: Mapping[str, np.ndarray],
+    *,
+    settings: dict,
+    dataset: str | None = None,
 ) -> None:
     """Finish a store in ``folder``, where each modality's ``<name>.npy`` has been written already.
 
@@ -108,6 +113,7 @@ def write_store(
         tokens: item token of every row.
         modalities: name → (items,) bool, the rows that are present.
         settings: what made the embeddings; JSON values. Kept in the manifest.
+        dataset: whose items these are, if the store is for one dataset.
     """
     folder = Path(folder)
     (folder / ITEMS).write_bytes("".join(f"{token}\n" for token in tokens).encode())
@@ -121,6 +127,7 @@ def write_store(
             "format": FORMAT,
             "items": len(tokens),
             "modalities": {name: int(present.sum()) for name, present in modalities.items()},
+            "dataset": dataset,
             "settings": settings,
             "files": {
                 name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names

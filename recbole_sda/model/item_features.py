@@ -30,8 +30,6 @@ class ItemFeatures(nn.Module):
         ValueError: ``fusion="sum"`` with modalities of different widths.
     """
 
-    bias = None  # GRU4RecCPR asks its item table for one
-
     def __init__(
         self,
         features: Mapping[str, Tensor],
@@ -94,7 +92,7 @@ class ItemFeatures(nn.Module):
             beyond = flat >= self.n_items
             rows = torch.where(beyond.unsqueeze(1), self.extra[(flat - self.n_items).clamp(min=0)], rows)
         if self.item_id is not None:
-            rows = rows + self.item_id(flat)
+            rows = rows + self._own_rows(self.item_id(flat), flat)
         return rows.view(*ids.shape, self.embedding_dim)
 
     def train(self, mode: bool = True):
@@ -115,7 +113,7 @@ class ItemFeatures(nn.Module):
 
     def _compute_table(self) -> Tensor:
         table = torch.cat([self._compute_rows(None), self.extra])
-        return table if self.item_id is None else table + self.item_id.weight
+        return table if self.item_id is None else table + self._own_rows(self.item_id.weight, None)
 
     def _compute_rows(self, ids: Tensor | None) -> Tensor:
         """Rows of some items, or of all when ``ids`` is None; (n, d)."""
@@ -123,8 +121,13 @@ class ItemFeatures(nn.Module):
         for name, values, present in self._inputs(ids):
             values = values.to(self.offset.dtype) / self.length[name]
             rows = rows + torch.where(present, self.projection[name](values), self.missing[name])
-        padding = torch.arange(self.n_items, device=rows.device) if ids is None else ids
-        return rows * (padding != 0).unsqueeze(1)
+        return self._own_rows(rows, ids)
+
+    @staticmethod
+    def _own_rows(rows: Tensor, ids: Tensor | None) -> Tensor:
+        """``rows`` of ``ids``, or of the table from its start, with padding at 0."""
+        ids = torch.arange(len(rows), device=rows.device) if ids is None else ids
+        return rows * (ids != 0).unsqueeze(1)
 
     def _inputs(self, ids: Tensor | None):
         """(projection's name, (n, width), (n, 1) bool) for each projection."""

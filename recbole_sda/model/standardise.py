@@ -12,6 +12,7 @@ from recbole_sda.features import FeatureProvider
 
 CHUNK_ROWS = 65_536
 SMALLEST_DEVIATION = 1e-6
+NOISE_VARIANCE = 1e-5  # of the largest; rounding to half precision leaves about 1e-7
 
 
 def standardised(
@@ -21,7 +22,7 @@ def standardised(
 
     Args:
         reduction: ``none``, or ``pca``: the leading principal components of the standardised
-            features, at most ``dimension`` and fewer than there are items, standardised again.
+            features, at most ``dimension`` and at most their rank, brought to a mean variance of 1.
 
     Returns:
         (items + 1, width) in the store's dtype, padding and missing items at 0; (items + 1,) bool, present.
@@ -54,11 +55,13 @@ def _moments(provider: FeatureProvider, modality: str, present: np.ndarray) -> t
 
 
 def _principal_components(table: Tensor, count: int, dimension: int) -> Tensor:
+    """Leading components at one common scale: whitening would raise the noise of half precision to a feature."""
     covariance = torch.zeros(table.shape[1], table.shape[1], dtype=torch.float64)
     for rows in table.split(CHUNK_ROWS):  # missing rows are 0 and add nothing
-        covariance += rows.double().T @ rows.double() / count
+        covariance += rows.double().T @ rows.double() / max(count, 1)
     variances, directions = torch.linalg.eigh(covariance)  # ascending
-    kept = min(dimension, table.shape[1], max(count - 1, 1))
-    scale = variances[-kept:].clamp_min(SMALLEST_DEVIATION**2).sqrt()
-    leading = (directions[:, -kept:] / scale).flip(1)
+    rank = int((variances > NOISE_VARIANCE * variances[-1]).sum())
+    kept = max(min(dimension, rank), 1)
+    mean_variance = variances[-kept:].mean().clamp_min(SMALLEST_DEVIATION**2)
+    leading = directions[:, -kept:].flip(1) / mean_variance.sqrt()
     return torch.cat([(rows.double() @ leading).to(table.dtype) for rows in table.split(CHUNK_ROWS)])

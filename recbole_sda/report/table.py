@@ -9,11 +9,12 @@ BASELINES = ("ids", "zero_shot")
 NO_CONTENT = {"VBPR": "without features VBPR has no content terms"}
 
 
-def results_table(result: dict, *, k: int = 10) -> str:
+def results_table(result: dict, *, k: int = 10, split: str = "") -> str:
     """Validation and test metrics at k, the test gain over the baselines, and the seconds of each stage.
 
     Args:
         result: what :func:`recbole_sda.run` returns.
+        split: how the data were split, in words, for the line under the table.
     """
     runs = {run["variant"]: run for run in result["runs"]}
     metrics = [metric for metric in METRICS if f"{metric}@{k}" in result["runs"][0]["test"]]
@@ -29,7 +30,7 @@ def results_table(result: dict, *, k: int = 10) -> str:
         rows.append([name, *scores, *gains, *seconds, run["epochs"]])
     text = tabulate(rows, headers=header, disable_numparse=True, colalign=["left"] + ["right"] * (len(header) - 1))
     title = f"{result['model']} on {result['dataset']}, seed {result['seed']}"
-    return "\n".join(["", title, text, *_notes(result, runs)])
+    return "\n".join(["", title, text, *_notes(result, runs), *([split] if split else [])])
 
 
 def _number(metrics: dict | None, key: str) -> str:
@@ -45,11 +46,9 @@ def _gain(run: dict, base: dict, key: str) -> str:
 
 def _notes(result: dict, runs: dict) -> list[str]:
     notes = []
-    for run in runs.values():
-        if "items" in run:
-            missing = ", ".join(f"{count} without {modality}" for modality, count in run["missing"].items())
-            notes.append(f"{run['items']} items, {missing}")
-            break
+    run = max(runs.values(), key=lambda run: len(run["missing"]))
+    missing = [f"{count} without {modality}" for modality, count in run["missing"].items()]
+    notes.append(", ".join([f"{run['items']} items", *missing]))
     if "ids" in runs and result["model"] in NO_CONTENT:
         notes.append(f"ids: {NO_CONTENT[result['model']]}")
     return notes
