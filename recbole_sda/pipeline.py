@@ -160,14 +160,15 @@ def _timed(function, *args, **kwargs):
 def _prepare_dataset(config: SDAConfig) -> None:
     folder = Path(config["data_path"])
     if config["dataset"] == DEMO:
-        ensure_demo(
-            folder.parent,
-            items=config["demo_items"],
-            users=config["demo_users"],
-            seed=config["demo_seed"],
-            image_signal=config["image_signal"],
-            text_signal=config["text_signal"],
-        )
+        settings = {name: config[f"demo_{name}"] for name in ("items", "users", "seed")}
+        settings |= {name: config[name] for name in ("image_signal", "text_signal")}
+        try:
+            ensure_demo(folder.parent, **settings)
+        except OSError as error:
+            raise SDAError(
+                f"data_path={folder.parent}: the demo cannot be written there ({error.strerror}); "
+                "say --data_path=FOLDER with one that can"
+            ) from error
     if not list(folder.glob(f"{config['dataset']}*.inter")):
         others = sorted(p.parent.name for p in folder.parent.glob("*/*.inter"))
         raise SDAError(

@@ -1,9 +1,11 @@
 import csv
+import hashlib
 import io
 import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -109,6 +111,29 @@ def test_replacing_folder_is_all_or_nothing(tmp_path):
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["out", "whole"]
 
 
+@pytest.mark.parametrize("failing", [1, 2])
+def test_old_folder_survives_a_failing_rename(tmp_path, monkeypatch, failing):
+    """The second rename fails once: the old folder is back; it fails for good: the old folder is not deleted."""
+    target = tmp_path / "out"
+    target.mkdir()
+    (target / "old").touch()
+    rename, failures = os.rename, []
+
+    def stubborn(source, destination):
+        if Path(destination) == target and len(failures) < failing:
+            failures.append(source)
+            raise OSError("disk full")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", stubborn)
+    with pytest.raises(OSError, match="disk full"), replacing_folder(target) as new:
+        (new / "whole").touch()
+    assert len(failures) == failing
+    assert len(list(tmp_path.rglob("old/old" if failing == 2 else "out/old"))) == 1
+    if failing == 1:
+        assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+
+
 # the catalogue
 
 
@@ -130,6 +155,7 @@ def test_open_keeps_order_and_counts_what_is_missing(shop):
     }  # fmt: skip
     assert "4 items, 1 with image and text" in catalog.summary()
     assert "zz" in catalog.summary()
+    assert "text fields: title, price" in catalog.summary().split("\n  ")
     with pytest.raises(SDAError, match="no picture"):
         catalog.load_image(0)
     with pytest.raises(SDAError, match="choose image or text"):
@@ -160,8 +186,12 @@ def test_text_fields_by_name_rule_and_by_choice(tmp_path):
     kinds = ["token"] * 6 + ["float_seq", "float"]
     row = ["1", "T", "2", "http://x", "y", "3", "0.1 0.2", "12.50"]
     folder = make_dataset(tmp_path / "d", [row], [f"{n}:{k}" for n, k in zip(header, kinds, strict=True)])
-    assert open_quietly(folder, ["1"]).item(0) == {"title": "T", "price": "12.50"}
+    catalog = open_quietly(folder, ["1"])
+    assert catalog.item(0) == {"title": "T", "price": "12.50"}
+    line = "text fields: title, price; columns left out: imdbId, imUrl, image_src, sales_rank, vector"
+    assert line in catalog.summary().split("\n  ")
     chosen = open_quietly(folder, ["1"], text_fields=["price", "imdbId"])
+    assert chosen.unused_columns == ("title", "imUrl", "image_src", "sales_rank", "vector")
     assert list(chosen.item(0).items()) == [("price", "12.50"), ("imdbId", "2")]
     with pytest.raises(SDAError, match=r"no field 'titel'; it has item_id, title"):
         open_quietly(folder, ["1"], text_fields=["titel"])
@@ -171,8 +201,11 @@ def test_text_fields_by_name_rule_and_by_choice(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("title", True), ("genres", True), ("sales_type", True), ("video_game", False), ("parent_asin", False),
-     ("imageURLHighRes", False), ("salesRank", False), ("ids", False), ("idea", True), ("題名", True)],
+    [("title", True), ("genres", True), ("sales_type", True), ("video_game", True), ("parent_asin", False),
+     ("imageURLHighRes", False), ("salesRank", False), ("ids", False), ("idea", True), ("題名", True),
+     ("video_title", True), ("image_caption", True), ("link_text", True), ("rank_title", True),
+     ("image_url", False), ("item_id", False), ("sales_rank", False), ("img_path", False), ("imUrl", False),
+     ("asin", False), ("image_2", False), ("file_name", False), ("brand_name", True), ("2", True)],
 )  # fmt: skip
 def test_name_rule(name, text):
     assert is_text_field(name) is text
@@ -308,6 +341,25 @@ def test_pixel_limit_is_the_catalogues(tmp_path):
     assert "10x10 pixels" in open_quietly(tmp_path, ["a"], max_image_pixels=99).problems["a"]
 
 
+def test_elongated_pictures_are_refused(tmp_path):
+    sizes = {"tall": (2, 900), "wide": (900, 2), "limit": (200, 1), "long": (199, 1)}
+    for token, size in sizes.items():
+        save_picture(tmp_path / "images" / f"{token}.png", size=size)
+    catalog = open_quietly(tmp_path, sizes)
+    assert set(catalog.problems) == {"tall", "wide", "limit"}
+    assert catalog.problems["tall"].startswith("tall.png: 2x900 pixels: one side is 200 times the other")
+    assert catalog.counts()["unreadable_pictures"] == 3
+    assert "3 pictures refused: tall.png: 2x900" in catalog.summary()
+
+
+def test_the_side_ratio_is_that_of_the_image_processor():
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    smart_resize(images.MAX_SIDE_RATIO - 1, 1)
+    with pytest.raises(ValueError, match="aspect ratio"):
+        smart_resize(images.MAX_SIDE_RATIO + 1, 1)
+
+
 def test_open_image_gives_plain_rgb(tmp_path):
     see_through = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     see_through.save(tmp_path / "alpha.png")
@@ -350,13 +402,13 @@ def test_second_picture_of_an_item_is_named(tmp_path):
 def decoded(monkeypatch):
     """How many files were decoded since the list was last cleared."""
     calls = []
-    decode = images._decode
+    decode = images.decode_picture
 
     def counting(data, max_pixels):
         calls.append(len(data))
         return decode(data, max_pixels)
 
-    monkeypatch.setattr(images, "_decode", counting)
+    monkeypatch.setattr(images, "decode_picture", counting)
     return calls
 
 
@@ -381,6 +433,74 @@ def test_second_run_decodes_only_what_changed(tmp_path, decoded):
     assert second != first
     assert run(max_image_pixels=10)[0] == 5  # another limit, another verdict
     assert os.listdir(index.parent) == ["pictures.csv"]
+
+
+def test_index_sees_a_change_that_keeps_name_size_and_time(tmp_path, decoded):
+    path = save_picture(tmp_path / "images" / "a.png")
+    picture = path.read_bytes()  # decoders ignore what follows the picture
+    index = tmp_path / "pictures.csv"
+
+    def run():
+        decoded.clear()
+        (digest,) = open_quietly(tmp_path, "a", index_file=index).image_digests
+        assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+        return len(decoded)
+
+    def replace(content, by_way_of):
+        before = path.stat()
+        by_way_of.write_bytes(content)
+        os.utime(by_way_of, ns=(before.st_atime_ns, before.st_mtime_ns))
+        os.replace(by_way_of, path)
+        after = path.stat()
+        assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+
+    path.write_bytes(picture + b"1")
+    assert (run(), run()) == (1, 0)
+    time.sleep(0.05)  # the clock of a file system may tick every few milliseconds
+    replace(picture + b"2", by_way_of=path)
+    assert (run(), run()) == (1, 0)
+    replace(picture + b"3", by_way_of=tmp_path / "new.png")
+    assert (run(), run()) == (1, 0)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_index_compares_every_part_of_a_files_state(tmp_path, monkeypatch, decoded, part):
+    save_picture(tmp_path / "images" / "a.png")
+    index = tmp_path / "pictures.csv"
+    open_quietly(tmp_path, "a", index_file=index)
+    state = images.file_state
+
+    def changed(path):
+        values = list(state(path))
+        values[part] += 1
+        return tuple(values)
+
+    monkeypatch.setattr(images, "file_state", changed)
+    decoded.clear()
+    open_quietly(tmp_path, "a", index_file=index)
+    assert len(decoded) == 1
+
+
+def test_index_of_another_folder_or_older_checks_is_ignored(tmp_path, decoded):
+    """Hard links: the same names, sizes, times and inodes in both folders; only the folder differs."""
+    save_picture(tmp_path / "one" / "a.png")
+    (tmp_path / "two").mkdir()
+    os.link(tmp_path / "one" / "a.png", tmp_path / "two" / "a.png")
+    index = tmp_path / "pictures.csv"
+
+    def run(folder):
+        decoded.clear()
+        open_quietly(tmp_path, "a", image_folder=folder, index_file=index)
+        return len(decoded)
+
+    assert [run(tmp_path / folder) for folder in ("one", "one", "two", "two", "one")] == [1, 0, 1, 0, 1]
+    (tmp_path / "link").symlink_to(tmp_path / "one")
+    assert run(tmp_path / "link") == 0
+
+    *lines, _ = index.read_text().splitlines(keepends=True)
+    old = "".join(lines).replace("pictures 2", "pictures 1")
+    index.write_text(f"{old},{hashlib.sha256(old.encode()).hexdigest()}\n")
+    assert run(tmp_path / "one") == 1
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "binary", "empty", "foreign"])
@@ -434,9 +554,19 @@ def test_index_that_cannot_be_written_only_warns(tmp_path):
 
 def test_picture_that_changes_after_opening_is_an_error(shop):
     catalog = open_quietly(shop, ["a"])
-    (shop / "images" / "a.JPG").write_bytes(b"")
-    with pytest.raises(SDAError, match="changed after"):
+    path = shop / "images" / "a.JPG"
+    content = path.read_bytes()
+    path.write_bytes(b"")
+    with pytest.raises(SDAError, match=r"a\.JPG changed after .* run again"):
         catalog.load_image(0)
+    save_picture(path, "blue")  # a good picture, but not the one of the digest
+    with pytest.raises(SDAError, match=r"a\.JPG changed after .* run again"):
+        catalog.load_image(0)
+    path.unlink()
+    with pytest.raises(SDAError, match=r"changed after .* \(cannot be read: No such file"):
+        catalog.load_image(0)
+    path.write_bytes(content)
+    assert catalog.load_image(0).size == (6, 5)
 
 
 def test_catalog_needs_neither_recbole_nor_torch():

@@ -10,7 +10,10 @@ import yaml
 from PIL import Image
 
 from recbole_sda.catalog import Catalog, ensure_demo, item_tokens, write_demo
-from recbole_sda.catalog.demo import _COLOUR_WORDS, _HUES, _PRODUCTS, ATTRIBUTES
+from recbole_sda.catalog import demo as demo_module
+from recbole_sda.catalog.atomic import replacing_folder
+from recbole_sda.catalog.demo import _COLOUR_WORDS, _PRODUCTS, ATTRIBUTES
+from recbole_sda.catalog.drawing import HUES
 from recbole_sda.errors import SDAError
 
 SMALL = {"items": 40, "users": 30}
@@ -134,11 +137,11 @@ def dominant_hue(path):
 
 
 def share_with_own_colour(folder):
-    names = list(_HUES)
+    names = list(HUES)
     hits = []
     for token, row in read_truth(folder).query("has_picture == 1").iterrows():
         hue = dominant_hue(folder / "images" / f"{token}.png")
-        distances = [abs((hue - _HUES[name] + 180) % 360 - 180) for name in names]
+        distances = [abs((hue - HUES[name] + 180) % 360 - 180) for name in names]
         hits.append(names[int(np.argmin(distances))] == row.colour)
     return np.mean(hits)
 
@@ -158,6 +161,10 @@ def test_pictures_show_the_colour_and_a_control_run_does_not(demo, tmp_path):
     own = read_truth(half).query("picture_own == 1 and has_picture == 1").index
     halves = digests(half)
     assert all(halves[f"images/{token}.png"] == ours[f"images/{token}.png"] for token in own)
+
+
+def test_every_colour_has_a_hue():
+    assert tuple(HUES) == ATTRIBUTES["colour"]
 
 
 def test_text_control_changes_texts_only(demo, tmp_path):
@@ -196,6 +203,20 @@ def test_ensure_demo_reuses_and_regenerates(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} <= {"demo", ".demo.lock"}
 
 
+def test_a_current_demo_needs_no_lock(tmp_path, monkeypatch):
+    """As in a data_path that can only be read, which root, who may run the tests, does not feel."""
+    ensure_demo(tmp_path, **SMALL)
+    (tmp_path / ".demo.lock").unlink(missing_ok=True)
+
+    def read_only(path):
+        raise PermissionError(path)
+
+    monkeypatch.setattr(demo_module, "FileLock", read_only)
+    assert ensure_demo(tmp_path, **SMALL) == tmp_path / "demo"
+    with pytest.raises(PermissionError):
+        ensure_demo(tmp_path, seed=1, **SMALL)
+
+
 def test_a_folder_of_somebody_else_is_never_touched(tmp_path):
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "demo.inter").write_text("mine")
@@ -204,15 +225,36 @@ def test_a_folder_of_somebody_else_is_never_touched(tmp_path):
     with pytest.raises(SDAError, match="not empty"):
         write_demo(tmp_path / "demo", **SMALL)
     assert digests(tmp_path / "demo").keys() == {"demo.inter"}
+    (tmp_path / "demo" / "demo.item").touch()
+    (tmp_path / "demo" / "images").mkdir()
+    with pytest.raises(SDAError, match="not made by the demo generator"):
+        ensure_demo(tmp_path, **SMALL)
 
 
-def test_two_callers_at_once_get_one_demo(tmp_path):
+def test_two_callers_at_once_get_one_demo(tmp_path, monkeypatch):
+    made, all_asked, is_current = [], threading.Barrier(3), demo_module._is_current
+
+    def writing(folder):
+        made.append(folder)
+        return replacing_folder(folder)
+
+    def asking(folder, wanted):
+        current = is_current(folder, wanted)
+        if threading.current_thread() not in asked:  # nobody makes it before all have asked once
+            asked.add(threading.current_thread())
+            all_asked.wait(timeout=30)
+        return current
+
+    asked = set()
+    monkeypatch.setattr(demo_module, "replacing_folder", writing)
+    monkeypatch.setattr(demo_module, "_is_current", asking)
     threads = [threading.Thread(target=ensure_demo, args=(tmp_path,), kwargs=SMALL) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert (tmp_path / "demo" / "demo.json").is_file()
+    assert len(made) == 1
     assert {path.name for path in tmp_path.iterdir()} <= {"demo", ".demo.lock"}
 
 

@@ -1,5 +1,4 @@
 import gzip
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,9 +13,9 @@ from PIL import Image
 from recbole_sda.catalog import Catalog, item_tokens
 
 SCRIPT = Path(__file__).resolve().parent.parent / "dataset_scripts" / "from_csv.py"
-spec = importlib.util.spec_from_file_location("from_csv", SCRIPT)
-from_csv = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(from_csv)
+sys.path.insert(0, str(SCRIPT.parent))  # as Python itself does for a script
+import from_csv  # noqa: E402
+import tables  # noqa: E402
 
 INTERACTIONS = "user,item,rating,timestamp\nu1,a,5,10\nu1,b,4,11\nu 2,a,3,12\nu 2,zz,1,13\nu 2,zz,1,14\n"
 ITEMS = (
@@ -166,6 +165,45 @@ def test_overwrite_only_when_asked_and_only_datasets(shop, capsys):
     assert "no dataset to overwrite" in capsys.readouterr().err
 
 
+def snapshot(folder):
+    return {str(path.relative_to(folder)): path.is_file() and path.read_bytes() for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("strange", ["notes.md", "shop.user", "raw/x.csv"])
+def test_overwrite_deletes_nothing_of_somebody_else(shop, capsys, strange):
+    assert convert(shop) == 0
+    path = shop / "out/shop" / strange
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    before = snapshot(shop)
+    assert convert(shop, "--overwrite") == 1
+    assert re.search(rf"did not write .*: {strange.split('/')[0]}; move it out", capsys.readouterr().err)
+    assert snapshot(shop) == before
+    path.unlink()
+    if path.parent.name == "raw":
+        path.parent.rmdir()
+    assert convert(shop, "--overwrite") == 0
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("option", ["interactions", "items", "images"])
+def test_overwrite_never_deletes_its_own_input(shop, capsys, option, linked):
+    assert convert(shop) == 0
+    out = shop / "out/shop"
+    names = {"interactions": "inter.csv", "items": "items.csv", "images": "pictures"}
+    inside = {"interactions": "shop.yaml", "items": "shop.item", "images": "images"}  # a name of our own
+    if option != "images":
+        (out / inside[option]).write_bytes((shop / names[option]).read_bytes())
+    path = out / inside[option]
+    if linked:
+        (shop / "link").symlink_to(path)
+        path = shop / "link"
+    before = snapshot(shop)
+    assert convert(shop, "--overwrite", f"--{option}={path}", "--separator=,") == 1
+    assert f"--{option} {path} lies in --output" in capsys.readouterr().err
+    assert snapshot(shop) == before
+
+
 BAD = {
     "no file": (None, None, [], "does not exist"),
     "empty interactions": ("", None, [], "is empty"),
@@ -241,7 +279,7 @@ def test_identical_rows_of_an_item_and_a_bom_are_fine(shop):
 def test_missing_tokens_are_those_of_pandas():
     from pandas._libs.parsers import STR_NA_VALUES
 
-    assert set(from_csv.MISSING_TOKENS) == set(STR_NA_VALUES)
+    assert set(tables.MISSING_TOKENS) == set(STR_NA_VALUES)
 
 
 def test_runs_as_a_script_from_anywhere(shop):

@@ -85,18 +85,31 @@ def one_line(value: str) -> str:
 
 @contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `target` that takes its place when the block ends without an error."""
+    """Yield a temporary folder beside `target` that takes its place when the block ends without an error.
+
+    After any error `target` is what it was.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    new, old = work / "new", work / "old"
     try:
-        new, old = work / "new", work / "old"
         new.mkdir()
         yield new
-        if target.exists():
-            os.rename(target, old)
-        os.rename(new, target)
+        _take_place(new, target, old)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        if target.exists() or not old.exists():  # never the only copy of the old content
+            shutil.rmtree(work, ignore_errors=True)
+
+
+def _take_place(new: Path, target: Path, old: Path) -> None:
+    if target.exists():
+        os.rename(target, old)
+    try:
+        os.rename(new, target)
+    except BaseException:
+        if old.exists():
+            os.rename(old, target)
+        raise
 
 
 def _decode(raw: bytes, path: Path, number: int) -> str:

@@ -21,18 +21,17 @@ Assumptions of the generator, all of them:
   interactions are the same whatever the signals are, and an item keeps its picture as long as its share does.
 """
 
-import colorsys
 import csv
 import json
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from PIL import Image, ImageChops, ImageDraw
 
 from recbole_sda.catalog.atomic import replacing_folder, write_atomic
+from recbole_sda.catalog.drawing import draw_picture
 from recbole_sda.errors import SDAError
 
 VERSION = 1  # of the generator: another version makes the demo anew
@@ -58,16 +57,6 @@ ATTRIBUTES = {
 LIKED = {"colour": 2, "shape": 2, "pattern": 1, "brand": 2}
 ZIPF_EXPONENT = 0.8
 
-_HUES = {
-    "red": 0,
-    "orange": 27,
-    "yellow": 55,
-    "green": 118,
-    "teal": 176,
-    "blue": 222,
-    "purple": 274,
-    "pink": 324,
-}
 _COLOUR_WORDS = {
     "red": ("red", "crimson", "scarlet"),
     "orange": ("orange", "amber", "apricot"),
@@ -106,9 +95,21 @@ _STREAMS = (
     "picture",
     "text",
 )
-_SIZE = 84
-_BAR = ((1, 0.33), (-1, 0.33), (-1, -0.33), (1, -0.33))
 _MISSING_SHARE = 0.02
+
+
+class Plan(NamedTuple):
+    """What every item is, shows and lacks; attributes are indices into the values of `ATTRIBUTES`."""
+
+    tokens: list[str]
+    attributes: dict[str, np.ndarray]
+    popularity: np.ndarray
+    pictured: dict[str, np.ndarray]  # the attributes that the pictures show
+    picture_own: np.ndarray  # whether these are the item's own
+    written: dict[str, np.ndarray]  # the attributes that the texts tell
+    text_own: np.ndarray
+    no_picture: set[int]
+    no_text: set[int]
 
 
 def write_demo(
@@ -132,42 +133,22 @@ def write_demo(
         raise SDAError(f"{folder} is not empty; the demo is written into a new folder only")
     (folder / "images").mkdir(parents=True, exist_ok=True)
 
-    attributes = _draw_attributes(_stream(seed, "attributes"), items)
-    popularity = (1.0 + _stream(seed, "popularity").permutation(items)) ** -ZIPF_EXPONENT
-    pictured, picture_own = _shown(attributes, _stream(seed, "image_signal"), image_signal)
-    written, text_own = _shown(attributes, _stream(seed, "text_signal"), text_signal)
-    order = _stream(seed, "missing").permutation(items)
-    missing = round(_MISSING_SHARE * items)
-    no_picture, no_text = set(order[:missing].tolist()), set(order[missing : 2 * missing].tolist())
-    tokens = [f"P{index:04d}" for index in range(items)]
-
-    for index in range(items):
-        if index not in no_picture:
-            picture = _draw_picture(_named(pictured, index), _stream(seed, "picture", index))
-            picture.save(folder / "images" / f"{tokens[index]}.png")
+    plan = _plan(items, seed, image_signal, text_signal)
+    for index, token in enumerate(plan.tokens):
+        if index not in plan.no_picture:
+            picture = draw_picture(_named(plan.pictured, index), _stream(seed, "picture", index))
+            picture.save(folder / "images" / f"{token}.png")
     write_atomic(
         folder / "demo.item",
         ["item_id:token", "title:token", "brand:token", "description:token"],
-        (
-            [
-                tokens[index],
-                *(
-                    [""] * 3
-                    if index in no_text
-                    else _write_text(_named(written, index), _stream(seed, "text", index))
-                ),
-            ]
-            for index in range(items)
-        ),
+        _item_rows(plan, seed),
     )
     write_atomic(
         folder / "demo.inter",
         ["user_id:token", "item_id:token", "timestamp:float"],
-        _interactions(attributes, popularity, users, seed, taste, tokens),
+        _interactions(plan, users, seed, taste),
     )
-    _write_truth(
-        folder / "demo.truth.csv", tokens, attributes, popularity, picture_own, text_own, no_picture, no_text
-    )
+    _write_truth(folder / "demo.truth.csv", plan)
     (folder / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return folder
 
@@ -179,6 +160,8 @@ def ensure_demo(data_path: str | Path, **settings) -> Path:
     """
     folder = Path(data_path) / "demo"
     wanted = _settings(**{**write_demo.__kwdefaults__, **settings})
+    if _is_current(folder, wanted):  # before the lock, which would need a folder that can be written to
+        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / ".demo.lock"):
         if folder.exists() and not (folder / MARKER).is_file():
@@ -186,7 +169,7 @@ def ensure_demo(data_path: str | Path, **settings) -> Path:
                 f"{folder} exists and was not made by the demo generator (no {MARKER}); "
                 "rename it, or choose another data_path"
             )
-        if not _is_current(folder, wanted):
+        if not _is_current(folder, wanted):  # another process may have made it meanwhile
             with replacing_folder(folder) as new:
                 write_demo(new, **settings)
     return folder
@@ -217,12 +200,32 @@ def _is_current(folder: Path, wanted: dict) -> bool:
         return False
     try:
         return json.loads((folder / MARKER).read_text(encoding="utf-8")) == wanted
-    except ValueError:
+    except (FileNotFoundError, ValueError):
         return False
 
 
 def _stream(seed: int, name: str, index: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, _STREAMS.index(name), index])
+
+
+def _plan(items: int, seed: int, image_signal: float, text_signal: float) -> Plan:
+    attributes = _draw_attributes(_stream(seed, "attributes"), items)
+    popularity = (1.0 + _stream(seed, "popularity").permutation(items)) ** -ZIPF_EXPONENT
+    pictured, picture_own = _shown(attributes, _stream(seed, "image_signal"), image_signal)
+    written, text_own = _shown(attributes, _stream(seed, "text_signal"), text_signal)
+    order = _stream(seed, "missing").permutation(items).tolist()
+    missing = round(_MISSING_SHARE * items)
+    return Plan(
+        tokens=[f"P{index:04d}" for index in range(items)],
+        attributes=attributes,
+        popularity=popularity,
+        pictured=pictured,
+        picture_own=picture_own,
+        written=written,
+        text_own=text_own,
+        no_picture=set(order[:missing]),
+        no_text=set(order[missing : 2 * missing]),
+    )
 
 
 def _draw_attributes(rng: np.random.Generator, items: int) -> dict[str, np.ndarray]:
@@ -243,27 +246,28 @@ def _named(attributes: dict[str, np.ndarray], index: int) -> dict[str, str]:
     return {name: ATTRIBUTES[name][values[index]] for name, values in attributes.items()}
 
 
-def _interactions(
-    attributes: dict[str, np.ndarray],
-    popularity: np.ndarray,
-    users: int,
-    seed: int,
-    taste: float,
-    tokens: Sequence[str],
-):
+def _item_rows(plan: Plan, seed: int) -> Iterator[list[str]]:
+    for index, token in enumerate(plan.tokens):
+        if index in plan.no_text:
+            yield [token, "", "", ""]
+        else:
+            yield [token, *_write_text(_named(plan.written, index), _stream(seed, "text", index))]
+
+
+def _interactions(plan: Plan, users: int, seed: int, taste: float) -> Iterator[list[str]]:
     tastes, choices, times = (_stream(seed, name) for name in ("tastes", "choices", "times"))
     for user in range(users):
-        matches = np.zeros(len(tokens))
+        matches = np.zeros(len(plan.tokens))
         for name, values in ATTRIBUTES.items():
             liked = tastes.choice(len(values), size=LIKED[name], replace=False)
-            matches += np.isin(attributes[name], liked)
+            matches += np.isin(plan.attributes[name], liked)
         length = 5 + choices.binomial(9, 0.4)
         # The largest values of log-weight + Gumbel noise are draws one after another without replacement.
-        keys = np.log(popularity) + taste * matches + choices.gumbel(size=len(tokens))
+        keys = np.log(plan.popularity) + taste * matches + choices.gumbel(size=len(plan.tokens))
         picked = choices.permutation(np.argsort(-keys, kind="stable")[:length])
         moments = 1_600_000_000 + times.integers(30_000_000) + np.cumsum(times.integers(60, 500_000, size=length))
         for item, moment in zip(picked, moments, strict=True):
-            yield [f"U{user:04d}", tokens[item], str(moment)]
+            yield [f"U{user:04d}", plan.tokens[item], str(moment)]
 
 
 def _write_text(shown: dict[str, str], rng: np.random.Generator) -> list[str]:
@@ -275,88 +279,21 @@ def _write_text(shown: dict[str, str], rng: np.random.Generator) -> list[str]:
     return [str(title), shown["brand"], f"{phrase} in {colour}, {praise}."]
 
 
-def _draw_picture(shown: dict[str, str], rng: np.random.Generator) -> Image.Image:
-    """One shape in its colour and pattern; drawn at twice the size and reduced, for smooth edges."""
-    size = 2 * _SIZE
-    picture = Image.new("RGB", (size, size), _rgb(rng.uniform(0, 360), rng.uniform(0, 0.12), rng.uniform(0.85, 1)))
-    hue = _HUES[shown["colour"]] + rng.uniform(-7, 7)
-    saturation, brightness = rng.uniform(0.65, 0.95), rng.uniform(0.7, 0.95)
-    radius = size * rng.uniform(0.28, 0.4)
-    centre = (size / 2 + rng.uniform(-0.09, 0.09) * size, size / 2 + rng.uniform(-0.09, 0.09) * size)
-
-    mask = Image.new("L", (size, size), 0)
-    _draw_shape(ImageDraw.Draw(mask), shown["shape"], centre, radius, rng.uniform(-0.25, 0.25))
-    picture.paste(_rgb(hue, saturation, brightness), mask=mask)
-    pattern = _pattern_mask(shown["pattern"], size, centre, rng)
-    picture.paste(_rgb(hue, saturation, 0.4 * brightness), mask=ImageChops.multiply(mask, pattern))
-    return picture.resize((_SIZE, _SIZE), Image.Resampling.LANCZOS)
-
-
-def _draw_shape(
-    draw: ImageDraw.ImageDraw, shape: str, centre: tuple[float, float], radius: float, angle: float
-) -> None:
-    if shape == "circle":
-        draw.circle(centre, radius, fill=255)
-        return
-    if shape == "cross":
-        for turn in (0, math.pi / 2):
-            corners = [(math.atan2(y, x), math.hypot(x, y)) for x, y in _BAR]
-            draw.polygon(_ring(centre, radius, angle + turn, corners), fill=255)
-        return
-    count, inner = {"square": (4, 1), "triangle": (3, 1), "hexagon": (6, 1), "star": (10, 0.42)}[shape]
-    start = {"square": math.pi / 4, "hexagon": 0.0}.get(shape, -math.pi / 2)
-    corners = [(start + 2 * math.pi * k / count, 1 if k % 2 == 0 else inner) for k in range(count)]
-    draw.polygon(_ring(centre, radius, angle, corners), fill=255)
-
-
-def _ring(centre: tuple[float, float], radius: float, turn: float, corners) -> list[tuple[float, float]]:
-    """Corners as (angle, distance) in units of `radius`, turned and moved into the picture."""
-    return [
-        (centre[0] + radius * far * math.cos(angle + turn), centre[1] + radius * far * math.sin(angle + turn))
-        for angle, far in corners
-    ]
-
-
-def _pattern_mask(pattern: str, size: int, centre: tuple[float, float], rng: np.random.Generator) -> Image.Image:
-    """Where the darker tone goes, as a mask over the whole picture."""
-    step = size * rng.uniform(0.11, 0.14)
-    turn, shift = rng.uniform(-0.3, 0.3), rng.uniform(0, 1)
-    y, x = np.mgrid[:size, :size].astype(float)
-    x, y = x - centre[0], y - centre[1]
-    across = (x * math.cos(turn) + y * math.sin(turn)) / step + shift  # in steps
-    along = (y * math.cos(turn) - x * math.sin(turn)) / step + shift
-    if pattern == "plain":
-        dark = np.zeros((size, size), dtype=bool)
-    elif pattern == "stripes":
-        dark = along % 1 < 0.5
-    elif pattern == "dots":
-        dark = np.hypot(across % 1 - 0.5, along % 1 - 0.5) < 0.28
-    elif pattern == "checks":
-        dark = (np.floor(across) + np.floor(along)) % 2 == 0
-    else:  # rings
-        dark = (np.hypot(x, y) / step + shift) % 1 < 0.5
-    return Image.fromarray(dark.astype(np.uint8) * 255)
-
-
-def _rgb(hue: float, saturation: float, brightness: float) -> tuple[int, int, int]:
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue % 360 / 360, saturation, brightness))
-
-
-def _write_truth(path, tokens, attributes, popularity, picture_own, text_own, no_picture, no_text) -> None:
+def _write_truth(path: Path, plan: Plan) -> None:
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
             ["item_id", *ATTRIBUTES, "popularity", "picture_own", "text_own", "has_picture", "has_text"]
         )
-        for index, token in enumerate(tokens):
+        for index, token in enumerate(plan.tokens):
             writer.writerow(
                 [
                     token,
-                    *_named(attributes, index).values(),
-                    f"{popularity[index]:.6g}",
-                    int(picture_own[index]),
-                    int(text_own[index]),
-                    int(index not in no_picture),
-                    int(index not in no_text),
+                    *_named(plan.attributes, index).values(),
+                    f"{plan.popularity[index]:.6g}",
+                    int(plan.picture_own[index]),
+                    int(plan.text_own[index]),
+                    int(index not in plan.no_picture),
+                    int(index not in plan.no_text),
                 ]
             )

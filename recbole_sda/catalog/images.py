@@ -2,32 +2,30 @@
 
 A picture is `<item token>.(jpg|jpeg|png|webp)` in one folder. Files come from crawls, so each is suspect: it
 must be a regular file inside the folder, hold a JPEG, PNG or WebP (judged by content, not by name), declare
-no more than the pixel limit, and decode to its end. What fails is refused with a reason, never replaced.
+no more than the pixel limit and no side far longer than the other, and decode to its end. What fails is
+refused with a reason, never replaced.
 """
 
-import csv
 import hashlib
 import io
 import os
 import stat
-import tempfile
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from recbole_sda.catalog.picture_index import PictureCheck, file_state, read_index, write_index
 from recbole_sda.progress import progress_bar
 
 EXTENSIONS = ("jpg", "jpeg", "png", "webp")  # in order of preference, when an item has several pictures
 MAX_FILE_BYTES = 256 * 2**20
+MAX_SIDE_RATIO = 200  # Qwen-VL's image processor raises unless long side / short side is smaller
 
 _FORMATS = ("JPEG", "PNG", "WEBP")
-_INDEX_TITLE = "recbole_sda pictures 1"
 _CHUNK = 4096
 
 
@@ -44,13 +42,32 @@ class PictureFolder(NamedTuple):
     strangers: int  # pictures whose name is no wanted item
 
 
-class PictureCheck(NamedTuple):
-    """The verdict on one file as it was at `size` and `mtime_ns`."""
+class ItemPictures(NamedTuple):
+    """The pictures of a list of items, checked."""
 
-    size: int
-    mtime_ns: int
-    digest: str  # sha256 of the bytes, "" when refused
-    problem: str  # "" when it is a good picture
+    image_paths: list[Path | None]  # an entry for every item, None when missing or refused
+    image_digests: list[str]  # sha256 of the file, "" when missing or refused
+    problems: dict[str, str]  # item token -> file name and why its picture was refused
+    ignored_pictures: tuple[str, ...]  # second pictures of an item, not used
+
+
+def read_pictures(folder: Path | None, tokens: Sequence[str], **options) -> ItemPictures:
+    """Find and check the picture of every item of `tokens`; `options` are those of `check_pictures`."""
+    pictures = find_pictures(folder, tokens) if folder else PictureFolder({}, {}, (), 0)
+    checks = check_pictures(folder, pictures.names.values(), **options) if pictures.names else {}
+    paths: list[Path | None] = []
+    digests, problems = [], {}
+    for token in tokens:
+        file_name = pictures.names.get(token)
+        check = checks[file_name] if file_name else None
+        good = check is not None and not check.problem
+        paths.append(folder / file_name if good else None)
+        digests.append(check.digest if good else "")
+        if check and check.problem:
+            problems[token] = f"{file_name}: {check.problem}"
+        elif token in pictures.problems:
+            problems[token] = pictures.problems[token]
+    return ItemPictures(paths, digests, problems, pictures.ignored)
 
 
 def find_pictures(folder: Path, tokens: Iterable[str]) -> PictureFolder:
@@ -86,7 +103,39 @@ def open_image(path: Path, max_pixels: int) -> Image.Image:
 
     Raises PictureRefused with the reason when the file is not a good picture of at most `max_pixels` pixels.
     """
-    return _decode(_read(path), max_pixels)
+    return decode_picture(read_picture(path), max_pixels)
+
+
+def read_picture(path: Path) -> bytes:
+    """The bytes of the file at `path`; PictureRefused when it is no regular file of a fair size."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise PictureRefused("not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise PictureRefused(f"{status.st_size:,} bytes are more than the limit of {MAX_FILE_BYTES:,}")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise PictureRefused(f"cannot be read: {error.strerror}") from error
+
+
+def decode_picture(data: bytes, max_pixels: int) -> Image.Image:
+    """The picture whose file is `data`, as `open_image` gives it."""
+    if not data:
+        raise PictureRefused("an empty file")
+    try:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _check_size(*image.size, max_pixels)
+            image.load()
+            return _to_rgb(_upright(image))
+    except PictureRefused:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureRefused("not a JPEG, PNG or WebP picture") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise PictureRefused(f"far more pixels than max_image_pixels={max_pixels}") from error
+    except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
+        raise PictureRefused(f"cannot be decoded: {error}") from error
 
 
 def check_pictures(
@@ -99,12 +148,12 @@ def check_pictures(
     show_progress: bool = True,
 ) -> dict[str, PictureCheck]:
     """Decode and hash every file of `names`; with `index_file`, only those changed since the last time."""
-    known = _read_index(index_file, max_pixels) if index_file else {}
+    known = read_index(index_file, folder, max_pixels) if index_file else {}
     checks: dict[str, PictureCheck] = {}
     todo = []
     for name in names:
         check = known.get(name)
-        if check and check[:2] == _size_and_mtime(folder / name):
+        if check and check.state == file_state(folder / name):
             checks[name] = check
         else:
             todo.append(name)
@@ -115,7 +164,7 @@ def check_pictures(
             checks[name] = check
     finally:  # an interrupted check goes on where it stopped
         if index_file:
-            _write_index(index_file, max_pixels, {**known, **checks})
+            write_index(index_file, folder, max_pixels, {**known, **checks})
     return checks
 
 
@@ -125,44 +174,14 @@ def _refusal(entry: os.DirEntry, root: str) -> str:
     return "" if entry.is_file() else "not a regular file"
 
 
-def _size_and_mtime(path: Path) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (-1, -1)
-    return status.st_size, status.st_mtime_ns
-
-
-def _read(path: Path) -> bytes:
-    try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise PictureRefused("not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise PictureRefused(f"{status.st_size:,} bytes are more than the limit of {MAX_FILE_BYTES:,}")
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise PictureRefused(f"cannot be read: {error.strerror}") from error
-
-
-def _decode(data: bytes, max_pixels: int) -> Image.Image:
-    if not data:
-        raise PictureRefused("an empty file")
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise PictureRefused(f"{width}x{height} pixels are more than max_image_pixels={max_pixels}")
-            image.load()
-            return _to_rgb(_upright(image))
-    except PictureRefused:
-        raise
-    except UnidentifiedImageError as error:
-        raise PictureRefused("not a JPEG, PNG or WebP picture") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureRefused(f"far more pixels than max_image_pixels={max_pixels}") from error
-    except Exception as error:  # Pillow's decoders raise almost any type on a damaged file
-        raise PictureRefused(f"cannot be decoded: {error}") from error
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise PictureRefused(f"{width}x{height} pixels are more than max_image_pixels={max_pixels}")
+    if max(width, height) >= MAX_SIDE_RATIO * min(width, height):
+        raise PictureRefused(
+            f"{width}x{height} pixels: one side is {MAX_SIDE_RATIO} times the other or more, "
+            "which Qwen-VL's image processor does not take"
+        )
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -200,70 +219,10 @@ def _check_all(
 
 
 def _check(path: Path, max_pixels: int) -> PictureCheck:
-    size, mtime_ns = _size_and_mtime(path)
+    state = file_state(path)  # before the bytes: a file that changes meanwhile is checked again
     try:
-        data = _read(path)
-        _decode(data, max_pixels)
+        data = read_picture(path)
+        decode_picture(data, max_pixels)
     except PictureRefused as refused:
-        return PictureCheck(size, mtime_ns, "", " ".join(str(refused).split()))
-    return PictureCheck(size, mtime_ns, hashlib.sha256(data).hexdigest(), "")
-
-
-def _read_index(path: Path, max_pixels: int) -> dict[str, PictureCheck]:
-    """The checks in `path`; none when it is missing, damaged, or was made with another pixel limit."""
-    checks: dict[str, PictureCheck] = {}
-    seal = hashlib.sha256()
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
-            for line in file:
-                row = next(csv.reader([line]))
-                if row[0] == "" and row[1] == seal.hexdigest():
-                    return checks
-                if not checks and row[0] == _INDEX_TITLE:
-                    if row[1] != str(max_pixels):
-                        return {}
-                else:
-                    name, size, mtime_ns, digest, problem = row
-                    checks[name] = PictureCheck(int(size), int(mtime_ns), digest, problem)
-                seal.update(line.encode())
-    except (OSError, ValueError, IndexError, StopIteration, csv.Error):
-        return {}
-    return {}  # the seal at its end is missing: cut off
-
-
-def _write_index(path: Path, max_pixels: int, checks: dict[str, PictureCheck]) -> None:
-    path = Path(path)
-    seal = hashlib.sha256()
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with open(handle, "w", encoding="utf-8", newline="") as file:
-            for row in _index_rows(max_pixels, checks):
-                line = _csv_line(row)
-                seal.update(line.encode())
-                file.write(line)
-            file.write(_csv_line(["", seal.hexdigest()]))
-        os.replace(temporary, path)
-    except OSError as error:
-        warnings.warn(
-            f"{path}: the picture index cannot be written ({error.strerror}); "
-            "the next run checks every picture again",
-            stacklevel=2,
-        )
-        if temporary:
-            with suppress(OSError):
-                os.unlink(temporary)
-
-
-def _index_rows(max_pixels: int, checks: dict[str, PictureCheck]) -> Iterator[list[str]]:
-    yield [_INDEX_TITLE, str(max_pixels)]
-    for name in sorted(checks):
-        if "\n" not in name and "\r" not in name:  # one row a line
-            yield [name, *map(str, checks[name])]
-
-
-def _csv_line(row: list[str]) -> str:
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerow(row)
-    return buffer.getvalue()
+        return PictureCheck(state, "", " ".join(str(refused).split()))
+    return PictureCheck(state, hashlib.sha256(data).hexdigest(), "")

@@ -8,7 +8,6 @@ the order asked for; what it lacks is counted and named, never filled in.
 """
 
 import hashlib
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,23 +15,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from recbole_sda.catalog.atomic import one_line, read_atomic, read_header
-from recbole_sda.catalog.images import (
-    PictureFolder,
-    PictureRefused,
-    check_pictures,
-    find_pictures,
-    open_image,
-)
+from recbole_sda.catalog.fields import EMPTY_TEXT, ItemFields, clean_text, is_text_field, item_tokens, read_fields
+from recbole_sda.catalog.images import PictureRefused, decode_picture, read_picture, read_pictures
 from recbole_sda.errors import SDAError
 
-EMPTY_TEXT = frozenset({"", "nan", "NaN", "None", "null"})
-
-_NOT_TEXT = re.compile(
-    r"ids?|asin|isbn|ean|upc|gtin|sku|(im|img)?ur[il]s?|href|links?|path|src|file(name)?"
-    r"|(image|img|picture|photo|poster|thumbnail|video)s?|(sales)?rank"
-)
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+__all__ = ["EMPTY_TEXT", "Catalog", "clean_text", "is_text_field", "item_tokens"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +36,7 @@ class Catalog:
     item_file: Path | None  # None when the dataset has no .item file
     ignored_pictures: tuple[str, ...]  # second pictures of an item, not used
     max_image_pixels: int
+    unused_columns: tuple[str, ...]  # columns of the .item file that are no text field
 
     @classmethod
     def open(
@@ -88,58 +76,25 @@ class Catalog:
         tokens = tuple(tokens)
         if len(set(tokens)) != len(tokens):
             raise ValueError("item tokens must be distinct")
-
         item_file = folder / f"{name}.item"
-        item_file = item_file if item_file.is_file() else None
-        if item_file:
-            fields, absent = _read_fields(item_file, tokens, item_field, text_fields)
-        elif text_fields:
-            raise SDAError(f"text_fields={list(text_fields)}, but {folder / name}.item does not exist")
-        else:
-            fields, absent = {}, ()
-
-        pictures_in = _picture_folder(folder, image_folder)
-        pictures = find_pictures(pictures_in, tokens) if pictures_in else PictureFolder({}, {}, (), 0)
-        checks = (
-            check_pictures(
-                pictures_in,
-                pictures.names.values(),
-                max_pixels=max_image_pixels,
-                index_file=Path(index_file) if index_file else None,
-                workers=workers,
-                show_progress=show_progress,
-            )
-            if pictures.names
-            else {}
+        texts = _read_texts(item_file, tokens, item_field, text_fields)
+        pictures = read_pictures(
+            _picture_folder(folder, image_folder),
+            tokens,
+            max_pixels=max_image_pixels,
+            index_file=Path(index_file) if index_file else None,
+            workers=workers,
+            show_progress=show_progress,
         )
-        paths: list[Path | None] = []
-        digests, problems = [], {}
-        for token in tokens:
-            file_name = pictures.names.get(token)
-            check = checks[file_name] if file_name else None
-            good = check is not None and not check.problem
-            paths.append(pictures_in / file_name if good else None)
-            digests.append(check.digest if good else "")
-            if check and check.problem:
-                problems[token] = f"{file_name}: {check.problem}"
-            elif token in pictures.problems:
-                problems[token] = pictures.problems[token]
-        if strict and problems:
-            raise SDAError(
-                f"{len(problems)} pictures in {pictures_in} cannot be used: {_first(problems.values())}; "
-                "repair or remove them, or leave out strict to count these items as without a picture"
-            )
+        if strict and pictures.problems:
+            raise _unusable(pictures.problems, image_folder or folder / "images")
         return cls(
             name=name,
             tokens=tokens,
-            fields=fields,
-            image_paths=paths,
-            image_digests=digests,
-            problems=problems,
-            absent=absent,
-            item_file=item_file,
-            ignored_pictures=pictures.ignored,
+            item_file=item_file if item_file.is_file() else None,
             max_image_pixels=max_image_pixels,
+            **texts._asdict(),
+            **pictures._asdict(),
         )
 
     def __len__(self) -> int:
@@ -180,9 +135,12 @@ class Catalog:
         if path is None:
             raise SDAError(f"item {self.tokens[index]!r} has no picture; ask present('image') first")
         try:
-            return open_image(path, self.max_image_pixels)
+            data = read_picture(path)
         except PictureRefused as refused:
-            raise SDAError(f"{path}: {refused}; the file changed after the catalogue was opened") from refused
+            raise _changed(path, f" ({refused})") from refused
+        if hashlib.sha256(data).hexdigest() != self.image_digests[index]:
+            raise _changed(path)
+        return decode_picture(data, self.max_image_pixels)
 
     def counts(self) -> dict[str, int]:
         """How many items there are and what they lack."""
@@ -206,6 +164,9 @@ class Catalog:
         ]
         if self.item_file is None:
             lines.append("no .item file: no item has a text")
+        else:
+            left_out = f"; columns left out: {', '.join(self.unused_columns)}" if self.unused_columns else ""
+            lines.append(f"text fields: {', '.join(self.fields) or '(none)'}{left_out}")
         if self.absent:
             lines.append(f"{len(self.absent):,} items are not in {self.item_file.name}: {_first(self.absent)}")
         if self.problems:
@@ -218,70 +179,14 @@ class Catalog:
         return "\n  ".join(lines)
 
 
-def is_text_field(name: str) -> bool:
-    """Whether a column of this name is read when `text_fields` is not given.
-
-    Names are split into words at underscores and capitals; a name with a word for an identifier (id, asin,
-    isbn), an address (url, link, path), a picture or video (image, img, poster) or a sales rank is left out:
-    `imdbId`, `imUrl`, `image_src`, `sales_rank`.
-    """
-    return not any(_NOT_TEXT.fullmatch(word.lower()) for word in _WORD.findall(name))
-
-
-def item_tokens(item_file: str | Path, item_field: str = "item_id") -> tuple[str, ...]:
-    """Every item token of a .item file, in the file's order."""
-    item_file = Path(item_file)
-    column = _column(item_file, read_header(item_file), item_field)
-    rows = (fields for _, fields in read_atomic(item_file))
-    next(rows)
-    return tuple(dict.fromkeys(fields[column] for fields in rows))
-
-
-def clean_text(value: str) -> str:
-    """`value` with single spaces; "" where it stands for nothing (NaN, None, null, blanks)."""
-    text = " ".join(one_line(value).split())
-    return "" if text in EMPTY_TEXT else text
-
-
-def _read_fields(
-    path: Path, tokens: tuple[str, ...], item_field: str, text_fields: Sequence[str] | None
-) -> tuple[dict[str, list[str]], tuple[str, ...]]:
-    header = read_header(path)
-    id_column = _column(path, header, item_field)
-    if text_fields is None:
-        text_fields = [
-            field
-            for field, kind in header.items()
-            if field != item_field and kind != "float_seq" and is_text_field(field)
-        ]
-    columns = {field: _column(path, header, field, key="text_fields") for field in text_fields}
-    position = {token: index for index, token in enumerate(tokens)}
-    fields = {field: [""] * len(tokens) for field in columns}
-    rows_seen: dict[str, int] = {}
-
-    lines = read_atomic(path)
-    next(lines)
-    for number, row in lines:
-        token = row[id_column]
-        index = position.get(token)
-        if index is None:
-            continue
-        values = {field: clean_text(row[column]) for field, column in columns.items()}
-        if token in rows_seen and any(fields[field][index] != value for field, value in values.items()):
-            raise SDAError(
-                f"{path}:{number}: item {token!r} stands on line {rows_seen[token]} too, with other values; "
-                "keep one of the two rows"
-            )
-        rows_seen.setdefault(token, number)
-        for field, value in values.items():
-            fields[field][index] = value
-    return fields, tuple(token for token in tokens if token not in rows_seen)
-
-
-def _column(path: Path, header: dict[str, str], field: str, key: str = "ITEM_ID_FIELD") -> int:
-    if field not in header:
-        raise SDAError(f"{key}: {path} has no field {field!r}; it has {', '.join(header)}")
-    return list(header).index(field)
+def _read_texts(
+    item_file: Path, tokens: tuple[str, ...], item_field: str, text_fields: Sequence[str] | None
+) -> ItemFields:
+    if item_file.is_file():
+        return read_fields(item_file, tokens, item_field, text_fields)
+    if text_fields:
+        raise SDAError(f"text_fields={list(text_fields)}, but {item_file} does not exist")
+    return ItemFields({}, (), ())
 
 
 def _picture_folder(folder: Path, image_folder: str | Path | None) -> Path | None:
@@ -290,6 +195,17 @@ def _picture_folder(folder: Path, image_folder: str | Path | None) -> Path | Non
     if not Path(image_folder).is_dir():
         raise SDAError(f"image_folder={image_folder} is not a folder; leave it out for {folder / 'images'}")
     return Path(image_folder)
+
+
+def _unusable(problems: dict[str, str], folder: str | Path) -> SDAError:
+    return SDAError(
+        f"{len(problems)} pictures in {folder} cannot be used: {_first(problems.values())}; "
+        "repair or remove them, or leave out strict to count these items as without a picture"
+    )
+
+
+def _changed(path: Path, how: str = "") -> SDAError:
+    return SDAError(f"{path} changed after the catalogue was opened{how}; run again, so that it is checked anew")
 
 
 def _update(digest, values: Sequence[str]) -> None:
