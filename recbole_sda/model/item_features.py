@@ -11,9 +11,9 @@ class ItemFeatures(nn.Module):
     """Looks like the ``nn.Embedding`` it replaces, and computes its rows from features.
 
     Row i is Σ_m W_m x_{m,i} + b, with x of unit expected length (standardised features divided by the
-    root of their number): W then starts at the scale of the table it replaces, and a step of the
-    optimizer moves a row about as far as it moves an embedding, whatever the width. Where an item lacks
-    a modality a learned vector stands for W_m x. Row 0, padding, is 0.
+    root of their number), so that W, drawn at the scale of the table it replaces, gives rows of that scale
+    whatever the width. Where an item lacks a modality a learned vector stands for W_m x. Row 0, padding,
+    is 0.
 
     Args:
         features: modality → (items + 1, width) standardised features; padding and missing items at 0.
