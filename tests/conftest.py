@@ -1,5 +1,12 @@
 """What most tests share: a small drawn catalogue, the paper's prompts, the built-in backbone."""
 
+import os
+
+# Before torch and the hub's client read them, and for the processes that tests start. On tensors this small a
+# second thread costs more than it brings, and sums come out in one order.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 import pytest
 from peft import get_peft_model
 

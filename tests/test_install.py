@@ -182,8 +182,14 @@ def test_the_yaml_is_found_from_an_editable_install(copied, tmp_path):
     target = tmp_path / "site"
     pip("install", "--no-deps", "--no-build-isolation", "--target", target, "--editable", copied, cwd=tmp_path)
     # A folder given by --target is no site folder: its .pth files, by which an editable install works, are read
-    # only when it is made one.
-    code = f"import site; site.addsitedir({str(target)!r})\n{CODE}"
+    # only when it is made one. The environment may hold an editable install of its own, which must not answer.
+    code = f"""import site, sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "__editable__" not in repr(finder)]
+for name in [name for name in sys.modules if name.startswith("__editable__")]:
+    del sys.modules[name]
+sys.path.insert(0, {str(target)!r})
+site.addsitedir({str(target)!r})
+{CODE}"""
     file, properties, _, _ = import_from(tmp_path, tmp_path, "recbole_sda.cli", code=code)
     assert Path(file).parent == copied / "recbole_sda"
     assert Path(properties) == copied / "properties"
