@@ -193,3 +193,13 @@ site.addsitedir({str(target)!r})
     file, properties, _, _ = import_from(tmp_path, tmp_path, "recbole_sda.cli", code=code)
     assert Path(file).parent == copied / "recbole_sda"
     assert Path(properties) == copied / "properties"
+
+
+def test_the_readme_has_its_two_commands_and_nothing_left_to_fill_in():
+    readme = (CLONE / "README.md").read_text(encoding="utf-8")
+    assert "@@" not in readme
+    (tests,) = re.findall(r"^python3 -m venv .* && pytest$", readme, re.M)  # what .ci/run runs
+    (demo,) = re.findall(r"^python3 -m venv .* --dataset=demo --compare=ids,zero_shot,sda$", readme, re.M)
+    for command in (tests, demo):
+        assert "-c constraints.txt" in command
+        assert "pip install --no-deps recbole==1.2.1" in command
