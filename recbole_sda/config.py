@@ -99,9 +99,6 @@ class SDAConfig(Config):
             values.update(read_yaml(file))
         return values
 
-    def _load_variable_config_dict(self, config_dict):
-        return self._convert_config_dict(dict(config_dict or {}))
-
     def _convert_config_dict(self, config_dict):
         return {key: _typed(key, value) for key, value in config_dict.items()}
 
