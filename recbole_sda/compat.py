@@ -60,7 +60,7 @@ def restore_dok_update() -> None:
 @contextmanager
 def keep_anomaly_mode() -> Iterator[None]:
     """Importing any of RecBole's sequential models imports SINE, which switches on autograd's anomaly
-    detection for the whole process and about doubles the time of every training step."""
+    detection for the whole process and slows every training step."""
     import torch
 
     before = torch.is_anomaly_enabled()
