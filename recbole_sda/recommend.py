@@ -56,7 +56,7 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
         RecBole's lower case; ``epochs``; ``checkpoint``.
     """
     config["features"] = str(features) if features else "none"  # the checkpoint says what it needs
-    dataset, model, (train_data, valid_data, test_data) = _build(config)
+    dataset, provider, model, (train_data, valid_data, test_data) = _build(config)
     _check_tail_metric(config, train_data, valid_data)
     checkpoint = _checkpoint_file(config, label)
     # Until it is done under a name of this process: the same command started twice must not mix its epochs.
@@ -74,7 +74,8 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
     test = trainer.evaluate(test_data, show_progress=config["show_progress"])
     unfinished.replace(checkpoint)
     return {
-        **_described(config, dataset),
+        "items": dataset.item_num - 1,  # padding left out
+        "missing": {m: int((~provider.present(m)).sum()) for m in config["modalities"]} if provider else {},
         "valid": plain(best_valid),
         "test": plain(test),
         "epochs": len(trainer.train_loss_dict),
@@ -95,24 +96,24 @@ def load(checkpoint: str | Path) -> tuple:
     if not Path(checkpoint).is_file():
         raise SDAError(f"checkpoint {checkpoint} does not exist; a run's result names it under artefacts")
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if saved["left_out"]:
+        raise SDAError(
+            f"checkpoint {checkpoint} lacks {', '.join(saved['left_out'])} of {saved['config']['model']}, which "
+            "only a pickle could hold; train it again"
+        )
     values = {key: value for key, value in saved["config"].items() if key in known_keys() - NOT_RESTORED}
     values["data_path"] = str(Path(saved["config"]["data_path"]).parent)
     if values["train_neg_sample_args"]["distribution"] == "none":
         values["train_neg_sample_args"] = None
     config = SDAConfig(saved["config"]["model"], saved["config"]["dataset"], config_dict=values)
-    dataset, model, data = _build(config)
-    if saved["left_out"]:
-        raise SDAError(
-            f"checkpoint {checkpoint} lacks {', '.join(saved['left_out'])} of {config['model']}, which only a "
-            "pickle could hold; train it again"
-        )
+    dataset, _, model, data = _build(config)
     model.load_state_dict(saved["state_dict"])
     model.load_other_parameter(saved["other_parameter"])
     return config, model.eval(), dataset, *data
 
 
 def _build(config: SDAConfig) -> tuple:
-    """dataset, model with its features, and the three data loaders, seeded in RecBole's order."""
+    """dataset, provider or None, model with its features, three data loaders; seeded in RecBole's order."""
     dataset = load_dataset(config)
     provider = None
     if config["features"] != "none":
@@ -123,15 +124,7 @@ def _build(config: SDAConfig) -> tuple:
     model = config.model_class(config, data[0]._dataset).to(config["device"])
     if provider is not None:
         attach_item_features(model, provider, config)
-    return dataset, model, data
-
-
-def _described(config: SDAConfig, dataset) -> dict:
-    tokens, missing = item_tokens(dataset), {}
-    if config["features"] != "none":
-        provider = FeatureProvider(FeatureStore.open(config["features"]), tokens)
-        missing = {m: int((~provider.present(m)).sum()) for m in config["modalities"]}
-    return {"items": len(tokens), "missing": missing}
+    return dataset, provider, model, data
 
 
 def _checkpoint_file(config: SDAConfig, label: str) -> Path:
