@@ -18,10 +18,11 @@ def digest(settings: dict) -> str:
 
 
 def build_once(folder: Path, build: Callable[[Path], None]) -> bool:
-    """Have ``folder``, by calling ``build`` on an empty temporary one unless it is there already.
+    """Have ``folder``, by calling ``build`` on an unfinished one unless it is there already.
 
-    The temporary folder stands beside the final one and is renamed when ``build`` returns, so what has
-    the final name is finished. A second process that wants the same artefact waits for the first.
+    The unfinished folder stands beside the final one and is renamed when ``build`` returns, so what has
+    the final name is finished. What an interrupted ``build`` left in it is still there for the next one, which
+    may go on from it. A second process that wants the same artefact waits for the first.
 
     Returns:
         True when it was built now, False when it was reused.
@@ -32,11 +33,16 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> bool:
         if folder.is_dir():
             return False
         unfinished = folder.with_name(folder.name + ".unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir()
+        unfinished.mkdir(exist_ok=True)
         build(unfinished)
         unfinished.rename(folder)
         return True
+
+
+def clear_folder(folder: Path) -> None:
+    """For a build that cannot go on from what an interrupted one left."""
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:

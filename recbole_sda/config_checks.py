@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from accelerate.utils import is_tensorboard_available, is_wandb_available
+
 from recbole_sda.errors import SDAError
 from recbole_sda.variants import VARIANTS, check_names
 
@@ -10,7 +12,10 @@ MODALITIES = ("image", "text")
 CHOICES = {
     "adapter": ("moda", "lora", "none"),
     "alignment": ("cmsa", "info_nce"),
-    "align_teacher": ("mean", "per_modality"),
+    "align_teacher": ("mean", "per_modality", "base"),
+    "align_scale_teacher": ("divide", "multiply"),
+    "align_divergence": ("kl", "cross_entropy"),
+    "align_mixed_precision": ("none", "bf16"),
     "gate_scale": ("none", "num_experts"),
     "feature_dtype": ("float16", "float32"),
     "fusion": ("concat", "sum"),
@@ -24,18 +29,33 @@ POSITIVE_INTEGERS = [
     "prompt_value_chars",
     "lora_r",
     "num_experts",
+    "align_chunk_rows",
     "align_batch_size",
+    "align_micro_batch",
     "align_steps",
     "align_holdout_max",
     "align_eval_every",
+    "align_checkpoint_every",
+    "align_workers",
     "embed_batch_tokens",
     "feature_dimension",
 ]
 POSITIVE_NUMBERS = ["align_temperature", "lora_alpha", "align_learning_rate", "align_max_grad_norm"]
-OPTIONAL_POSITIVE_NUMBERS = ["align_teacher_temperature"]
+OPTIONAL_POSITIVE_INTEGERS = ["align_patience"]
+OPTIONAL_POSITIVE_NUMBERS = ["align_teacher_temperature", "align_teacher_perplexity"]
 SHARES = ["tail_head_share", "align_holdout_share"]
-BOOLEANS = ["align_center", "strict", "all_items", "align_gradient_checkpointing"]
-LISTS = ["modalities", "compare", "text_fields"]
+BOOLEANS = [
+    "strict",
+    "all_items",
+    "align_learn_temperature",
+    "align_center",
+    "align_normalize",
+    "align_stop_gradient",
+    "align_transpose_target",
+    "align_gradient_checkpointing",
+]
+LISTS = ["modalities", "compare", "text_fields", "align_trackers"]
+TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 # Read as they are typed: a prompt in braces is no mapping, a revision of digits no number.
 TEXTS = [
     "model",
@@ -48,6 +68,7 @@ TEXTS = [
     "prompt_field",
 ]
 OPTIONAL_TEXTS = ["backbone_revision", "image_folder", "result_file"]
+MIN_DIAGNOSE_BATCHES = 10
 METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 
 
@@ -62,6 +83,7 @@ def check_values(config) -> None:
         values[key] = _names(key, values[key])
     _check_kinds(values)
     _check_modalities(config)
+    _check_trackers(values["align_trackers"] or [])
     check_names(values["compare"] or [])
     _check_contradictions(config)
     if values["adapter"] == "moda" and values["lora_r"] % values["num_experts"]:
@@ -97,9 +119,15 @@ def _check_kinds(values: Mapping) -> None:
     for key, choices in CHOICES.items():
         if values[key] not in choices:
             raise SDAError(f"{key}={values[key]!r} is unknown; choose {', '.join(choices)}")
-    for key in POSITIVE_INTEGERS:
+    for key in POSITIVE_INTEGERS + [k for k in OPTIONAL_POSITIVE_INTEGERS if values[k] is not None]:
         if type(values[key]) is not int or values[key] < 1:
             raise SDAError(f"{key}={values[key]!r} must be a whole number of at least 1")
+    batches = values["diagnose_batches"]
+    if type(batches) is not int or batches < MIN_DIAGNOSE_BATCHES:
+        raise SDAError(
+            f"diagnose_batches={batches!r} must be a whole number of at least {MIN_DIAGNOSE_BATCHES}; "
+            "fewer say too little"
+        )
     for key in POSITIVE_NUMBERS + [k for k in OPTIONAL_POSITIVE_NUMBERS if values[k] is not None]:
         if type(values[key]) not in (int, float) or not 0 < values[key] < float("inf"):
             raise SDAError(f"{key}={values[key]!r} must be a number greater than 0")
@@ -135,6 +163,14 @@ def _check_modalities(config) -> None:
         raise SDAError(f"adapter={values['adapter']}, but {remedy} --adapter=none, or leave adapter out")
     # Nobody asked for adaptation in so many words, and one modality leaves nothing to align.
     values["adapter"] = "none"
+
+
+def _check_trackers(names: list[str]) -> None:
+    for name in names:
+        if name not in TRACKERS:
+            raise SDAError(f"align_trackers={','.join(names)}: {name!r} is unknown; choose {', '.join(TRACKERS)}")
+        if not TRACKERS[name]():
+            raise SDAError(f"align_trackers={','.join(names)}: {name} is not installed; pip install {name}")
 
 
 def _trains(variant: str) -> bool:

@@ -8,9 +8,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+import torch
 from peft import get_peft_model
 
 from recbole_sda.adapters import MoDAConfig
+from recbole_sda.alignment.settings import AlignmentSettings
 from recbole_sda.catalog import Catalog
 from recbole_sda.catalog.demo import write_demo
 from recbole_sda.catalog.items import item_tokens
@@ -43,6 +45,32 @@ def prompts() -> Prompts:
 def tiny(prompts) -> Backbone:
     """The built-in backbone with pictures of at most 112 x 112. Do not change it."""
     return load_backbone("tiny", prompts=prompts, min_pixels=400, max_pixels=12544)
+
+
+def drawn(rows=6, width=5, seed=0, **options) -> list[torch.Tensor]:
+    """The same random embeddings of two modalities each time, (rows, width)."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(rows, width, generator=generator, **options) for _ in range(2)]
+
+
+def alignment_settings(**values) -> AlignmentSettings:
+    """A few short steps, everything in one graph."""
+    defaults = {
+        "batch_size": 8,
+        "steps": 3,
+        "learning_rate": 5e-3,
+        "max_grad_norm": 1.0,
+        "holdout_share": 0.3,
+        "holdout_max": 512,
+        "eval_every": 10,
+        "patience": None,
+        "seed": 1,
+        "mixed_precision": "none",
+        "micro_batch": 64,
+        "checkpoint_every": 100,
+        "trackers": (),
+    }
+    return AlignmentSettings(**{**defaults, **values})
 
 
 def open_demo(folder) -> Catalog:

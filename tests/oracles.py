@@ -70,6 +70,32 @@ def cmsa_loop(
     return loss
 
 
+def reference_loop(first, second, temperature) -> torch.Tensor:
+    """L = −1/(2B)·Σ_ij [P_ij log softmax(Z)_ij + P_ji log softmax(Zᵀ)_ij], Z = XYᵀ/τ, P = softmax(τ(XXᵀ + YYᵀ)/2).
+
+    The public code's CMSA, pair by pair: no unit rows, no centring, and both the teacher and τ learn.
+    """
+    count, loss = len(first), 0.0
+    teacher = [
+        softmax_list(
+            [temperature * (first[i] @ first[j] + second[i] @ second[j]) / 2 for j in range(count)]
+        )
+        for i in range(count)
+    ]
+    for i in range(count):
+        to_second = softmax_list([first[i] @ second[j] / temperature for j in range(count)])
+        to_first = softmax_list([second[i] @ first[j] / temperature for j in range(count)])
+        for j in range(count):
+            loss = loss - teacher[i][j] * torch.log(to_second[j]) / (2 * count)
+            loss = loss - teacher[j][i] * torch.log(to_first[j]) / (2 * count)
+    return loss
+
+
+def perplexity_loop(logits) -> torch.Tensor:
+    """exp of the entropy of the softmax."""
+    return torch.exp(-sum(p * torch.log(p) for p in softmax_list(logits) if p > 0))
+
+
 def info_nce_loop(first, second, *, temperature, center) -> torch.Tensor:
     """½[CE(X̂Ŷᵀ/τ, I) + CE(ŶX̂ᵀ/τ, I)], pair by pair."""
     x, y = cosine_rows(first, center=center), cosine_rows(second, center=center)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from recbole_sda.artefacts import DIGEST_CHARS, build_once, digest, read_manifest, write_manifest
+from recbole_sda.artefacts import DIGEST_CHARS, build_once, clear_folder, digest, read_manifest, write_manifest
 
 SETTINGS = {"seed": 1, "backbone": "tiny", "prompts": {"image": "a", "text": "b"}, "modalities": ["image", "text"]}
 
@@ -85,16 +85,21 @@ def test_a_failed_build_leaves_nothing_finished(tmp_path):
             build_once(folder, fail)
         assert not folder.exists()
     assert build_once(folder, lambda unfinished: (unfinished / "whole.txt").touch()) is True
-    assert [path.name for path in folder.iterdir()] == ["whole.txt"]
+    assert sorted(path.name for path in folder.iterdir()) == ["half.txt", "whole.txt"]
 
 
-def test_what_a_killed_process_left_is_cleared(tmp_path):
+def test_what_a_killed_process_left_is_there_to_go_on_from(tmp_path):
     folder, leftover = tmp_path / "abc", tmp_path / "abc.unfinished"
     leftover.mkdir()
     (leftover / "half.txt").write_text("half")
-    seen = []
-    assert build_once(folder, lambda unfinished: seen.extend(unfinished.iterdir())) is True
-    assert seen == []
+
+    def go_on(unfinished):
+        assert [path.name for path in unfinished.iterdir()] == ["half.txt"]
+        clear_folder(unfinished)
+        (unfinished / "sub").mkdir()
+        clear_folder(unfinished)
+
+    assert build_once(folder, go_on) is True
     assert list(folder.iterdir()) == []
     assert not leftover.exists()
 

@@ -1,5 +1,8 @@
 """InfoNCE: the ablation of CMSA without its soft target."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,7 +18,13 @@ class InfoNCELoss(AlignmentLoss):
         L = ½ [ CE(X̂Ŷᵀ / τ, I) + CE(ŶX̂ᵀ / τ, I) ]
     """
 
-    def compare(self, first: Tensor, second: Tensor) -> Tensor:
-        cross = first @ second.T / self.temperature  # (B, B)
-        own = torch.arange(len(cross), device=cross.device)
-        return 0.5 * (F.cross_entropy(cross, own) + F.cross_entropy(cross.T, own))
+    def compare(self, pair: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
+        return sum(self.map_chunks(partial(self._compare_rows, pair), len(pair[0])))
+
+    def _compare_rows(self, pair: Sequence[Tensor], rows: slice) -> Tensor:
+        own = torch.arange(rows.start, rows.stop, device=pair[0].device)
+        sums = [
+            F.cross_entropy(queries[rows] @ keys.T / self.temperature, own, reduction="sum")
+            for queries, keys in (pair, pair[::-1])
+        ]
+        return torch.stack([torch.stack([value, torch.zeros_like(value)]) for value in sums])  # one-hot: entropy 0

@@ -1,13 +1,21 @@
-"""What every alignment loss shares: how embeddings become comparable."""
+"""What every alignment loss shares: how embeddings become comparable, which are compared, and in what portions."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 MIN_CENTERED_ROWS = 3
+MIN_ROWS = 2
+MIN_TEMPERATURE = 1e-2  # a learned temperature goes no lower
+Direction = tuple[int, int]
 
 
-def center_and_normalize(embeddings: Tensor, *, center: bool = True) -> Tensor:
+def center_and_normalize(embeddings: Tensor, *, center: bool = True, normalize: bool = True) -> Tensor:
     """Unit rows, after the mean over the rows is taken away.
 
     Mean-pooled language-model embeddings share one dominant direction: pairwise cosines lie within
@@ -15,16 +23,17 @@ def center_and_normalize(embeddings: Tensor, *, center: bool = True) -> Tensor:
     trivial optimum in which all embeddings fall together is gone.
 
     Args:
-        embeddings: (B, d), any floating dtype; computed in float32.
+        embeddings: (B, d), any floating dtype; computed in float32, float64 stays as it is.
         center: subtract the mean row first.
+        normalize: divide each row by its length.
 
     Returns:
-        (B, d) float32.
+        (B, d).
 
     Raises:
         ValueError: fewer than three rows to centre: two centred rows are always opposite.
     """
-    embeddings = embeddings.float()
+    embeddings = embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
     if center:
         if len(embeddings) < MIN_CENTERED_ROWS:
             raise ValueError(
@@ -32,42 +41,192 @@ def center_and_normalize(embeddings: Tensor, *, center: bool = True) -> Tensor:
                 "to a batch, or set center=False"
             )
         embeddings = embeddings - embeddings.mean(dim=0, keepdim=True)
-    return F.normalize(embeddings, dim=-1)
+    return F.normalize(embeddings, dim=-1) if normalize else embeddings
+
+
+@dataclass(frozen=True)
+class LossParts:
+    """A loss and what it is made of.
+
+    Attributes:
+        loss: the scalar to minimise; carries the gradient.
+        divergence: (query, key) → how far the student is from its target, mean over the items, in nats.
+        teacher_entropy: (query, key) → entropy of the target, mean over the items, in nats.
+    """
+
+    loss: Tensor
+    divergence: dict[Direction, Tensor]
+    teacher_entropy: dict[Direction, Tensor]
 
 
 class AlignmentLoss(nn.Module):
-    """A loss between the embeddings of the same B items in two modalities.
+    """A loss between the embeddings of the same B items in two or more modalities, by pairs.
 
-    Subclasses give :meth:`compare`, which sees unit rows.
+    The loss of a pair is the mean of its two directions, and of several pairs the mean of the pairs.
+    The rows of a pair's (B, B) comparison are computed ``chunk_rows`` at a time and once more in the
+    backward pass, so that memory grows with B and not with B².
+
+    Subclasses give :meth:`compare`.
 
     Args:
-        temperature: divides the cosines before the softmax; greater than 0.
-        center: see :func:`center_and_normalize`.
+        temperature: τ, divides the similarities before the softmax; greater than 0.
+        center, normalize: see :func:`center_and_normalize`. Centred is each modality over all its present rows.
+        learn_temperature: τ is a parameter that starts at ``temperature`` and stays at 0.01 or above.
+        chunk_rows: rows of the comparison that are in memory at once.
     """
 
-    def __init__(self, temperature: float = 0.05, *, center: bool = True):
+    def __init__(
+        self,
+        temperature: float = 0.05,
+        *,
+        center: bool = True,
+        normalize: bool = True,
+        learn_temperature: bool = False,
+        chunk_rows: int = 1024,
+    ):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature={temperature} must be greater than 0, for example 0.05")
-        self.temperature = temperature
+        if chunk_rows < 1:
+            raise ValueError(f"chunk_rows={chunk_rows} must be 1 or more; 1024 suits most machines")
+        self.start_temperature = float(temperature)
+        start = torch.tensor(self.start_temperature)
+        self.learned_temperature = nn.Parameter(start) if learn_temperature else None
         self.center = center
+        self.normalize = normalize
+        self.chunk_rows = chunk_rows
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Args: first, second: (B, d), row i of both belongs to item i. Returns: a scalar."""
-        if first.shape != second.shape or first.ndim != 2:
-            raise ValueError(
-                "both modalities need the same (items, width) shape; found "
-                f"first.shape = {tuple(first.shape)}, second.shape = {tuple(second.shape)}"
-            )
+    @property
+    def temperature(self) -> float | Tensor:
+        """τ, with its gradient where it is learned."""
+        if self.learned_temperature is None:
+            return self.start_temperature
+        return self.learned_temperature.clamp(min=MIN_TEMPERATURE)
+
+    @property
+    def current_temperature(self) -> float:
+        """τ as a plain number."""
+        return float(torch.as_tensor(self.temperature).detach())
+
+    @property
+    def min_rows(self) -> int:
+        """Fewest items that can be compared."""
+        return MIN_CENTERED_ROWS if self.center else MIN_ROWS
+
+    def forward(
+        self,
+        *embeddings: Tensor,
+        present: Sequence[Tensor] | None = None,
+        base: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The loss alone, a scalar; arguments and errors as in :meth:`parts`."""
+        return self.parts(*embeddings, present=present, base=base).loss
+
+    def parts(
+        self,
+        *embeddings: Tensor,
+        present: Sequence[Tensor] | None = None,
+        base: Sequence[Tensor] | None = None,
+    ) -> LossParts:
+        """The loss and its parts.
+
+        Args:
+            embeddings: one (B, d) a modality; row i of all belongs to item i.
+            present: one (B,) bool a modality, False where the item lacks it: that row is read by nobody. A pair
+                of modalities compares the items that have both; a pair with too few of them is left out.
+            base: one (B, d) a modality from the frozen base model, for a loss whose teacher it is.
+
+        Raises:
+            ValueError: shapes that differ, rows that are not finite, a modality without a single item, too few
+                items to compare.
+        """
+        present = _check(embeddings, present)
         # The softmax of cosines divided by a small temperature overflows half precision.
-        with torch.autocast(first.device.type, enabled=False):
-            return self.compare(
-                center_and_normalize(first, center=self.center),
-                center_and_normalize(second, center=self.center),
-            )
+        with torch.autocast(embeddings[0].device.type, enabled=False):
+            views = [self._view(rows, mask) for rows, mask in zip(embeddings, present, strict=True)]
+            teachers = self.teacher_views(views, present, base)
+            divergence, entropy = {}, {}
+            for i, j in combinations(range(len(views)), 2):
+                both = present[i] & present[j]
+                if (count := int(both.sum())) < self.min_rows:
+                    continue
+                pair = [rows if count == len(both) else rows[both] for rows in (views[i], views[j])]
+                taught = [rows if count == len(both) else rows[both] for rows in (teachers[i], teachers[j])]
+                sums = self.compare(pair, taught) / count  # (2 directions, 2 measures)
+                divergence |= {(i, j): sums[0, 0], (j, i): sums[1, 0]}
+                entropy |= {(i, j): sums[0, 1].detach(), (j, i): sums[1, 1].detach()}
+            if not divergence:
+                raise ValueError(
+                    f"no two modalities share {self.min_rows} items in this batch of {len(embeddings[0])}; "
+                    f"center={self.center} needs so many to compare: give a larger batch"
+                )
+            loss = torch.stack(list(divergence.values())).mean()
+            return LossParts(loss, {key: value.detach() for key, value in divergence.items()}, entropy)
 
-    def compare(self, first: Tensor, second: Tensor) -> Tensor:
+    def teacher_views(
+        self, views: list[Tensor], present: Sequence[Tensor], base: Sequence[Tensor] | None
+    ) -> list[Tensor]:
+        """The rows whose structure teaches, one (B, d) a modality; here the compared rows themselves."""
+        return views
+
+    def compare(self, pair: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
+        """Both directions of a pair of modalities.
+
+        Args:
+            pair, teachers: (B, d) a modality.
+
+        Returns:
+            (2, 2), summed over the rows: divergence and teacher's entropy of first→second and second→first.
+        """
         raise NotImplementedError
 
+    def map_chunks(self, function: Callable[[slice], Tensor], count: int) -> list[Tensor]:
+        """``function`` of every chunk of ``count`` rows; more than one are computed again in the backward pass."""
+        firsts = range(0, count, self.chunk_rows)
+        rows = [slice(first, min(first + self.chunk_rows, count)) for first in firsts]
+        if len(rows) == 1:
+            return [function(rows[0])]
+        return [checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) for part in rows]
+
+    def _view(self, embeddings: Tensor, present: Tensor) -> Tensor:
+        """(B, d); rows that are not present stay zero."""
+        if present.all():
+            return center_and_normalize(embeddings, center=self.center, normalize=self.normalize)
+        view = center_and_normalize(embeddings[present], center=self.center, normalize=self.normalize)
+        return torch.zeros(embeddings.shape, dtype=view.dtype, device=view.device).masked_scatter(
+            present.unsqueeze(1), view
+        )
+
     def extra_repr(self) -> str:
-        return f"temperature={self.temperature}, center={self.center}"
+        learned = ", learn_temperature=True" if self.learned_temperature is not None else ""
+        plain = "" if self.normalize else ", normalize=False"
+        return f"temperature={self.start_temperature:g}, center={self.center}{plain}{learned}"
+
+
+def _check(embeddings: Sequence[Tensor], present: Sequence[Tensor] | None) -> list[Tensor]:
+    """Returns: a mask for every modality."""
+    shapes = [tuple(rows.shape) for rows in embeddings]
+    if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2:
+        raise ValueError(
+            "two or more modalities of the same (items, width) shape are compared; found "
+            f"shapes {', '.join(map(str, shapes)) or 'none'}"
+        )
+    device, count = embeddings[0].device, shapes[0][0]
+    if present is None:
+        present = [torch.ones(count, dtype=torch.bool, device=device)] * len(shapes)
+    found = [tuple(mask.shape) for mask in present]
+    if found != [(count,)] * len(shapes) or any(mask.dtype != torch.bool for mask in present):
+        raise ValueError(f"present needs a bool mask of shape ({count},) for each modality; found shapes {found}")
+    for number, (rows, mask) in enumerate(zip(embeddings, present, strict=True)):
+        if not mask.any():
+            raise ValueError(
+                f"embeddings[{number}]: none of the {count} items has this modality; leave it out, "
+                "or draw other items"
+            )
+        broken = (~rows.isfinite().all(dim=1) & mask.to(rows.device)).nonzero().flatten()
+        if len(broken):
+            raise ValueError(
+                f"embeddings[{number}]: {len(broken)} of {count} rows are not finite, the first is row "
+                f"{int(broken[0])}; mark what is missing in `present`, or look for an overflow in the encoder"
+            )
+    return [mask.to(device) for mask in present]

@@ -1,50 +1,38 @@
-"""The stage-1 loop: two passes an item, an alignment loss, the best adapter by held-out items."""
+"""The stage-1 loop: a pass a modality and item, an alignment loss, the best adapter by held-out items.
+
+In one process or in several, from the start or from where an earlier one was stopped: the same code and, but for
+the rounding of sums, the same weights.
+"""
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
-from recbole_sda.alignment.health import CollapseWatch, effective_rank, mean_pairwise_cosine, retrieval
-from recbole_sda.alignment.similarity import AlignmentLoss
+from recbole_sda.alignment.checkpoint import Progress, load_state, restore_parameters, save_state
+from recbole_sda.alignment.encoding import ItemEncoder, micro_batches
+from recbole_sda.alignment.faults import check_finite, memory_errors_named
+from recbole_sda.alignment.grad_cache import cached_step
+from recbole_sda.alignment.health import warnings
+from recbole_sda.alignment.held_out import BEST_BY, HeldOut
+from recbole_sda.alignment.processes import Processes
+from recbole_sda.alignment.sampling import BatchSampler, split_items, step_seed
+from recbole_sda.alignment.settings import AlignmentSettings
+from recbole_sda.alignment.similarity import AlignmentLoss, LossParts
+from recbole_sda.alignment.tracking import Tracking
 from recbole_sda.catalog import Catalog
 from recbole_sda.encoders import Backbone
-from recbole_sda.encoders.batching import collate_items
-from recbole_sda.errors import SDAError
 from recbole_sda.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-PAIR = ("image", "text")
-BEST_BY = "mrr"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignmentSettings:
-    """How stage 1 trains; the defaults stand in ``properties/overall.yaml``.
-
-    Args:
-        batch_size: items a step; every other item of the batch is a comparison.
-        steps: optimizer steps.
-        learning_rate: of AdamW, falling linearly to 0.
-        max_grad_norm: gradients are clipped to it.
-        holdout_share: of the items that have both modalities, kept out of training.
-        holdout_max: at most so many items are held out.
-        eval_every: steps between two looks at the held-out items.
-        seed: of the split, the order of the items and dropout.
-    """
-
-    batch_size: int
-    steps: int
-    learning_rate: float
-    max_grad_norm: float
-    holdout_share: float
-    holdout_max: int
-    eval_every: int
-    seed: int
+# Free to change between an interruption and the run that goes on.
+UNCOMPARED = ("micro_batch", "checkpoint_every", "trackers", "patience")
 
 
 def align(
@@ -53,6 +41,7 @@ def align(
     loss: AlignmentLoss,
     settings: AlignmentSettings,
     *,
+    folder: Path | None = None,
     show_progress: bool = True,
 ) -> list[dict]:
     """Train the backbone's adapter in place and leave it at its best state.
@@ -60,134 +49,189 @@ def align(
     Best is the mean reciprocal rank of held-out items finding themselves in the other modality, both
     directions, the state before training included.
 
+    Args:
+        folder: for checkpoints and logs. A checkpoint found there is gone on from; it stays there, for the
+            caller to remove when the adapter is saved. None keeps nothing.
+
     Returns:
-        One record for each look at the held-out items: step, training loss, held-out loss, recall and
-        reciprocal rank, and per modality the mean pairwise cosine and effective rank.
+        One record for each look at the held-out items: step, training loss and its parts, held-out loss, recall
+        and reciprocal rank, gates by layer and modality, warnings, and per modality the mean pairwise cosine,
+        effective rank and distance to the base model.
 
     Raises:
-        SDAError: too few items with both modalities, or a loss that is not finite.
+        SDAError: too few items with all modalities, a loss or embeddings that are not finite, no memory left.
     """
-    train_rows, held_rows = split_items(catalog, settings)
-    optimizer = torch.optim.AdamW(_trainable(backbone).values(), lr=settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / settings.steps)
-    batches = _endless_batches(train_rows, min(settings.batch_size, len(train_rows)), settings.seed)
-    held_out = _HeldOut(backbone, catalog, held_rows, loss, settings.batch_size)
-    torch.manual_seed(settings.seed)
-    began, recent = time.monotonic(), []
-    held_out.look(0, None)
-    with progress_bar(settings.steps, "adapt", "step", show=show_progress) as bar:
-        for step in range(1, settings.steps + 1):
-            recent.append(_step(backbone, catalog, next(batches), loss, optimizer, settings, step))
-            schedule.step()
-            bar.update()
-            if step % settings.eval_every == 0 or step == settings.steps:
-                record = held_out.look(step, float(np.mean(recent)))
-                recent.clear()
-                bar.set_postfix({"loss": f"{record['loss']:.3f}", f"held-out {BEST_BY}": f"{record[BEST_BY]:.3f}"})
-    best = held_out.restore_best()
-    logger.info(
-        "aligned in %.0f s; held-out %s %.3f before, %.3f at the best step, %d",
-        *(time.monotonic() - began, BEST_BY, held_out.records[0][BEST_BY], best[BEST_BY], best["step"]),
-    )
-    return held_out.records
+    return _Training(backbone, catalog, loss, settings, folder, show_progress).run()
 
 
-class _HeldOut:
-    """Looks at the held-out items now and then, and keeps the adapter that served them best."""
+class _Training:
+    def __init__(self, backbone, catalog, loss, settings: AlignmentSettings, folder, show_progress):
+        self.backbone, self.catalog, self.settings, self.folder = backbone, catalog, settings, folder
+        self.loss = loss.to(backbone.device)
+        accelerator = Accelerator(
+            cpu=backbone.device.type == "cpu",
+            log_with=(list(settings.trackers) if folder else None) or None,
+            project_dir=folder,
+        )
+        self.processes, self.tracking = Processes(accelerator), Tracking(accelerator)
+        self.show_progress = show_progress and self.processes.is_main
+        train_rows, held_rows = split_items(catalog, settings)
+        self.sampler = BatchSampler(train_rows, settings.batch_size, settings.seed)
+        self.encode = ItemEncoder(backbone, catalog, settings.mixed_precision)
+        with memory_errors_named(settings, "before the first step"):
+            self.held_out = HeldOut(
+                self.encode,
+                held_rows,
+                self.loss,
+                self.processes,
+                modalities=settings.modalities,
+                micro_batch=settings.micro_batch,
+            )
+        self.adapter = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
+        self.parameters = self.adapter | {f"loss.{name}": p for name, p in loss.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": list(self.adapter.values())},
+                {"params": list(loss.parameters()), "weight_decay": 0.0},
+            ],
+            lr=settings.learning_rate,
+        )
+        self.progress = Progress()
 
-    def __init__(self, backbone, catalog, rows: np.ndarray, loss: AlignmentLoss, batch_size: int):
-        self.backbone, self.catalog, self.loss = backbone, catalog, loss
-        self.parts = [rows[first : first + batch_size] for first in range(0, len(rows), batch_size)]
-        self.watch: CollapseWatch | None = None
-        self.records: list[dict] = []
-        self.best: tuple[dict, dict[str, Tensor]] | None = None  # record, adapter
-
-    def look(self, step: int, train_loss: float | None) -> dict:
-        embeddings = self._embed()
-        self.watch = self.watch or CollapseWatch(embeddings)
-        record = _record(step, train_loss, self.loss, embeddings)
-        if warning := self.watch.check(embeddings):
-            logger.warning("step %d: %s", step, warning)
-            record["warning"] = warning
-        self.records.append(record)
-        if self.best is None or record[BEST_BY] > self.best[0][BEST_BY]:
-            self.best = record, {n: p.detach().clone() for n, p in _trainable(self.backbone).items()}
-        return record
-
-    @torch.no_grad()
-    def restore_best(self) -> dict:
-        """Put the best adapter back. Returns: its record."""
-        record, adapter = self.best
-        for name, parameter in _trainable(self.backbone).items():
-            parameter.copy_(adapter[name])
-        return record
-
-    @torch.no_grad()
-    def _embed(self) -> dict[str, Tensor]:
-        """modality → (held-out items, H)."""
+    def run(self) -> list[dict]:
+        began, settings = time.monotonic(), self.settings
+        self._resume()
+        if not self.progress.records:
+            self._look()
+        with progress_bar(settings.steps, "adapt", "step", show=self.show_progress) as bar:
+            bar.update(self.progress.step)
+            while self.progress.step < settings.steps and not self._out_of_patience():
+                bar.set_postfix(self._step(), refresh=False)
+                bar.update()
+                step = self.progress.step
+                if step % settings.eval_every == 0 or step == settings.steps:
+                    self._look()
+                if step % settings.checkpoint_every == 0:
+                    self._save()
+        self._save()
+        best = max(self.progress.records, key=lambda record: record[BEST_BY])
+        restore_parameters(self.parameters, self.progress.best)
         self.backbone.eval()
-        return {m: torch.cat([self._embed_part(m, part) for part in self.parts]) for m in PAIR}
-
-    def _embed_part(self, modality: str, rows: np.ndarray) -> Tensor:
-        return self.backbone(modality, collate_items(self.catalog, self.backbone, modality, rows)).cpu()
-
-
-def _trainable(backbone: Backbone) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in backbone.named_parameters() if p.requires_grad}
-
-
-def split_items(catalog: Catalog, settings: AlignmentSettings) -> tuple[np.ndarray, np.ndarray]:
-    """Rows to train on and rows held out, among those with both modalities."""
-    both = np.flatnonzero(np.logical_and.reduce([catalog.present(modality) for modality in PAIR]))
-    if len(both) == 0:
-        raise SDAError(
-            f"no item of {catalog.name!r} has both an image and a text, so image and text cannot be aligned; "
-            "use --modalities=text (or image), which embeds without adaptation"
+        self.tracking.finish()
+        logger.info(
+            "aligned in %.0f s; held-out %s %.3f before, %.3f at the best step, %d",
+            *(time.monotonic() - began, BEST_BY, self.progress.records[0][BEST_BY], best[BEST_BY], best["step"]),
         )
-    held = min(settings.holdout_max, round(settings.holdout_share * len(both)))
-    if held < 3 or len(both) - held < 3:
-        raise SDAError(
-            f"only {len(both)} items of {catalog.name!r} have both an image and a text; with "
-            f"align_holdout_share={settings.holdout_share} that leaves {len(both) - held} to train on and "
-            f"{held} held out, and 3 of each are needed. Use --adapter=none"
-        )
-    shuffled = np.random.default_rng(settings.seed).permutation(both)
-    return np.sort(shuffled[held:]), np.sort(shuffled[:held])
+        return self.progress.records
+
+    # one step
+
+    def _step(self) -> dict[str, str]:
+        """Returns: what the progress bar shows."""
+        began, tokens, step = time.monotonic(), self.encode.tokens, self.progress.step + 1
+        rows = self.sampler.batch(step)
+        rate = self.settings.learning_rate_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.backbone.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(step_seed(self.settings.seed, step, self.processes.index))
+        with memory_errors_named(self.settings, f"at step {step}"):
+            parts = self._gradients(rows, step)
+        self.processes.sum_gradients(self.adapter.values())  # the loss's own are whole in every process
+        parameters = [p for p in self.parameters.values() if p.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        self.optimizer.step()
+        self.progress.step = step
+        measured = self._measured(parts)
+        self.progress.recent.append(measured)
+        # every process has about as many tokens as this one
+        speed = (self.encode.tokens - tokens) * self.processes.count / (time.monotonic() - began)
+        pace = {"learning_rate": rate, "gradient_norm": float(norm), "tokens_per_second": speed}
+        self.tracking.step(step, measured | pace)
+        shown = {"loss": f"{measured['loss']:.3f}", "lr": f"{rate:.1e}", "tok/s": f"{speed:,.0f}"}
+        return shown | {BEST_BY: f"{self.progress.records[-1][BEST_BY]:.3f}"}
+
+    def _gradients(self, rows: np.ndarray, step: int) -> LossParts:
+        parts = micro_batches(self.processes.share(rows), self.settings.micro_batch)
+        base = self._base_embeddings(parts, len(rows))
+        names = [self.catalog.tokens[row] for row in rows]
+        measured = []
+
+        def compare(*own: Tensor) -> Tensor:
+            everyone = [self.processes.gather(embeddings, len(rows)) for embeddings in own]
+            for modality, embeddings in zip(self.settings.modalities, everyone, strict=True):
+                check_finite(embeddings, f"the {modality} embeddings", names, step, self.settings)
+            measured.append(self.loss.parts(*everyone, base=base))
+            check_finite(measured[0].loss.expand(len(rows)), "the alignment loss", names, step, self.settings)
+            return measured[0].loss
+
+        cached_step(self.encode, dict.fromkeys(self.settings.modalities, parts), compare)
+        return measured[0]
+
+    def _base_embeddings(self, parts: list[np.ndarray], total: int) -> list[Tensor] | None:
+        """What the frozen model says of the batch, where it is the teacher."""
+        if getattr(self.loss, "teacher", None) != "base":
+            return None
+        modalities, embed = self.settings.modalities, self.encode.embed
+        return [self.processes.gather(embed(m, parts, base=True), total) for m in modalities]
+
+    def _measured(self, parts: LossParts) -> dict[str, float]:
+        names = self.settings.modalities
+        measured = {"loss": float(parts.loss.detach()), "temperature": self.loss.current_temperature}
+        for kind in ("divergence", "teacher_entropy"):
+            for (query, key), value in getattr(parts, kind).items():
+                measured[f"{kind}_{names[query]}_to_{names[key]}"] = float(value)
+        return measured
+
+    # looks and checkpoints
+
+    def _look(self) -> None:
+        progress, step = self.progress, self.progress.step
+        with memory_errors_named(self.settings, f"at the look after step {step}"):
+            record = self.held_out.look(step)
+        recent = progress.recent
+        record |= {name: float(np.mean([one[name] for one in recent])) for name in (recent[0] if recent else ())}
+        record["gates"] = _gates(self.backbone.model)
+        record["warnings"] = warnings([*progress.records, record], steps=self.settings.steps)
+        record = self.processes.from_main(record)
+        progress.recent = []
+        if not progress.records or record[BEST_BY] > max(earlier[BEST_BY] for earlier in progress.records):
+            progress.best = {name: p.detach().clone() for name, p in self.parameters.items()}
+        progress.records.append(record)
+        for warning in record["warnings"] if self.processes.is_main else ():
+            logger.warning("step %d: %s", step, warning)
+        self.tracking.look(record)
+
+    def _out_of_patience(self) -> bool:
+        records, patience = self.progress.records, self.settings.patience
+        best = max(range(len(records)), key=lambda look: records[look][BEST_BY])
+        return patience is not None and len(records) - 1 - best >= patience
+
+    def _resume(self) -> None:
+        if self.folder is None:
+            return
+        found = load_state(self.folder, self.parameters, self.optimizer, settings=self._compared_settings())
+        if found is not None:
+            self.progress = found
+            logger.info("going on after step %d of %d", found.step, self.settings.steps)
+
+    def _save(self) -> None:
+        if self.folder is not None and self.processes.is_main:
+            save_state(
+                self.folder, self.progress, self.parameters, self.optimizer, settings=self._compared_settings()
+            )
+        self.processes.wait()
+
+    def _compared_settings(self) -> str:
+        kept = {name: value for name, value in asdict(self.settings).items() if name not in UNCOMPARED}
+        return f"{kept} {self.loss}"
 
 
-def _endless_batches(rows: np.ndarray, batch_size: int, seed: int):
-    """Epoch after epoch in a new order; the rest that does not fill a batch is left for the next epoch."""
-    generator = np.random.default_rng([seed, 1])
-    while True:
-        order = generator.permutation(rows)
-        for first in range(0, len(order) - batch_size + 1, batch_size):
-            yield order[first : first + batch_size]
-
-
-def _step(backbone, catalog, rows, loss, optimizer, settings: AlignmentSettings, step: int) -> float:
-    backbone.train()
-    optimizer.zero_grad(set_to_none=True)
-    value = loss(*(backbone(m, collate_items(catalog, backbone, m, rows)) for m in PAIR))
-    if not torch.isfinite(value):
-        names = ", ".join(catalog.tokens[row] for row in rows[:5])
-        raise SDAError(
-            f"the alignment loss is {value.item()} at step {step} (items {names}, …); "
-            f"lower align_learning_rate={settings.learning_rate} or use backbone_dtype=float32"
-        )
-    value.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-    optimizer.step()
-    return value.item()
-
-
-def _record(step: int, train_loss: float | None, loss: AlignmentLoss, held: dict[str, Tensor]) -> dict:
-    first, second = (held[modality] for modality in PAIR)
+def _gates(model) -> dict[str, dict[str, list[float]]]:
+    """Layer → modality → shares of the experts; empty for an adapter without gates."""
+    weights = getattr(model.base_model, "gate_weights", dict)()
     return {
-        "step": step,
-        "loss": train_loss,
-        "held_out_loss": float(loss(first, second)),
-        **retrieval(first, second, center=loss.center),
-        "mean_pairwise_cosine": {name: mean_pairwise_cosine(rows) for name, rows in held.items()},
-        "effective_rank": {name: effective_rank(rows) for name, rows in held.items()},
+        layer: {modality: [round(share, 4) for share in shares] for modality, shares in modalities.items()}
+        for layer, modalities in weights.items()
     }

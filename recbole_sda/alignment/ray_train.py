@@ -1,0 +1,62 @@
+"""Stage 1 on several processes or machines, under Ray Train.
+
+Ray starts the workers, joins them into one torch process group and starts them again when one dies; training
+itself is the loop of :mod:`recbole_sda.alignment.trainer`, which goes on from its checkpoint. Checkpoints and
+pictures are files, so ``checkpoint_dir`` and ``data_path`` have to be on a disk that all machines see.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from recbole_sda.errors import SDAError
+
+MAX_FAILURES = 3
+
+
+def run_in_workers(
+    function: Callable[[torch.device], None], *, workers: int, use_gpu: bool, name: str, storage: Path
+) -> None:
+    """Run ``function`` in every worker at once, with the device that is its own.
+
+    Args:
+        function: what a worker does; pickled, so its package must be installed on every machine.
+        workers: how many.
+        use_gpu: a GPU each.
+        name, storage: of Ray's own folder for the run.
+
+    Raises:
+        SDAError: Ray is not installed or has too little room, or ``function`` raised one.
+    """
+    try:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchTrainer
+    except ImportError as error:
+        raise SDAError(f"align_workers={workers} needs Ray ({error}); pip install 'recbole_sda[tune]'") from error
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"function": function},
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=RunConfig(
+            name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=MAX_FAILURES)
+        ),
+    )
+    try:
+        trainer.fit()
+    except TrainingFailedError as error:
+        for failure in getattr(error, "worker_failures", {}).values():
+            if isinstance(failure, SDAError):
+                raise SDAError(str(failure)) from error
+        raise
+
+
+def _work(config: dict) -> None:
+    from ray.train import get_context
+    from ray.train.torch import get_device
+
+    sys.argv = sys.argv[:1]  # RecBole's Config reads the command line, and a worker's is Ray's
+    logging.getLogger("recbole_sda").setLevel(logging.WARNING if get_context().get_world_rank() else logging.INFO)
+    config["function"](get_device())
