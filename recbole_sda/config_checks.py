@@ -83,7 +83,8 @@ def check_values(config) -> None:
         values[key] = _names(key, values[key])
     _check_kinds(values)
     _check_modalities(config)
-    _check_trackers(values["align_trackers"] or [])
+    values["align_trackers"] = values["align_trackers"] or []
+    _check_trackers(values["align_trackers"])
     check_names(values["compare"] or [])
     _check_contradictions(config)
     if values["adapter"] == "moda" and values["lora_r"] % values["num_experts"]:

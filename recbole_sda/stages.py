@@ -1,6 +1,7 @@
 """Stages 1 and 2 as artefacts: what goes into each, its digest, and how it is made when it is not there yet."""
 
 import logging
+import os
 import time
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -67,6 +68,11 @@ class EncoderStages:
         """Find out, before any work, whether the backbone can be had and the catalogue can be aligned."""
         _ = self.identity, self.feature_settings
         self._check_presence()
+        if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+            raise SDAError(
+                f"WORLD_SIZE={processes}: a launcher started several processes, which would wait for each other's "
+                f"artefacts; start one and say --align_workers={processes}"
+            )
         if self.config["adapter"] != "none":
             self._check_adapter()
             self._check_batch_size()
@@ -99,8 +105,10 @@ class EncoderStages:
             rows=split_items(self.catalog, settings)[0],
             batches=self.config["diagnose_batches"],
             batch_size=settings.batch_size,
+            micro_batch=settings.micro_batch,
             num_experts=self.config["num_experts"],
             seed=settings.seed,
+            modalities=settings.modalities,
         )
 
     @cached_property

@@ -405,6 +405,14 @@ def test_only_the_optional_numbers_may_be_empty():
     assert configure(align_teacher_temperature="1e-1")["align_teacher_temperature"] == 0.1
 
 
+def test_trackers(monkeypatch):
+    for given, names in [("", []), ("tensorboard", ["tensorboard"]), (["tensorboard"], ["tensorboard"])]:
+        assert configure(align_trackers=given)["align_trackers"] == names
+    assert "'comet' is unknown; choose tensorboard, wandb" in refused(align_trackers="tensorboard,comet")
+    monkeypatch.setitem(config_checks.TRACKERS, "wandb", lambda: False)
+    assert "align_trackers=wandb: wandb is not installed; pip install wandb" in refused(align_trackers="wandb")
+
+
 @pytest.mark.parametrize("key", config_checks.SHARES)
 @pytest.mark.parametrize("value", [0, 1, -0.2, 20, True, None, "20%", float("nan")])
 def test_a_share(key, value):
@@ -424,6 +432,7 @@ def test_a_boolean(key, value):
     [
         ("lora_dropout", (1, -0.1, True, "a", None), (0, 0.5)),
         ("tail_max_popularity", (-1, 2.5, True, "a"), (None, 0, 5)),
+        ("align_patience", (0, 2.5, True, "a"), (None, 1, 5)),
         ("features", (None, 5, ["none"]), ("none", "auto", "some/folder")),
         ("backbone", (None, 5, ["tiny"]), ("tiny", "some/folder")),
     ],

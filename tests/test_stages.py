@@ -9,6 +9,8 @@ from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 
 from recbole_sda import stages as stages_module
+from recbole_sda.alignment import CMSALoss, trainer
+from recbole_sda.alignment.checkpoint import FILE
 from recbole_sda.artefacts import digest
 from recbole_sda.defaults import properties_folder, read_yaml
 from recbole_sda.encoders.batching import collate_items
@@ -55,6 +57,13 @@ OTHER = {
     "align_center": False,
     "align_teacher": "per_modality",
     "align_teacher_temperature": 0.2,
+    "align_teacher_perplexity": 4,
+    "align_learn_temperature": True,
+    "align_normalize": False,
+    "align_stop_gradient": False,
+    "align_scale_teacher": "multiply",
+    "align_divergence": "cross_entropy",
+    "align_transpose_target": True,
     "alignment": "info_nce",
     "seed": 1,
     "adapter": "lora",
@@ -71,6 +80,8 @@ OTHER = {
     "align_holdout_share": 0.2,
     "align_holdout_max": 10,
     "align_eval_every": 2,
+    "align_patience": 3,
+    "align_mixed_precision": "bf16",
     "prompt_domain": "thing",
     "prompt_image": "see:",
     "prompt_text": "{fields}",
@@ -94,17 +105,22 @@ def test_what_made_an_adapter_names_it_and_its_features(digests, key, value):
     ("variant", "keys"),
     [
         ({}, ["learning_rate", "epochs", "checkpoint_dir", "fusion", "use_item_id", "tail_head_share",
-              "embed_batch_tokens", "feature_reduction", "result_file", "max_image_pixels"]),
+              "embed_batch_tokens", "feature_reduction", "result_file", "max_image_pixels", "align_micro_batch",
+              "align_checkpoint_every", "align_trackers", "align_workers", "align_chunk_rows",
+              "align_gradient_checkpointing"]),
         (ZERO_SHOT, ["seed", "align_temperature", "alignment", "align_center", "lora_r", "num_experts",
                      "align_steps", "align_teacher", "epochs"]),
         (LORA, ["num_experts", "gate_scale", "epochs"]),
-        (INFO_NCE, ["align_teacher", "align_teacher_temperature", "epochs"]),
+        (INFO_NCE, ["align_teacher", "align_teacher_temperature", "align_teacher_perplexity", "epochs",
+                    "align_stop_gradient", "align_scale_teacher", "align_divergence", "align_transpose_target"]),
     ],
 )  # fmt: skip
 def test_what_an_artefact_does_not_depend_on_does_not_rename_it(digests, variant, keys):
     recommenders = {"learning_rate": 0.1, "epochs": 5, "checkpoint_dir": "elsewhere", "fusion": "sum",
                     "use_item_id": "add", "tail_head_share": 0.5, "embed_batch_tokens": 99,
-                    "feature_reduction": "pca", "result_file": "x.json", "max_image_pixels": 10_000}  # fmt: skip
+                    "feature_reduction": "pca", "result_file": "x.json", "max_image_pixels": 10_000,
+                    "align_micro_batch": 4, "align_checkpoint_every": 7, "align_trackers": [], "align_workers": 2,
+                    "align_chunk_rows": 9, "align_gradient_checkpointing": True}  # fmt: skip
     for key in keys:
         value = {**recommenders, **OTHER}[key]
         assert PlainConfig()[key] != value
@@ -202,6 +218,13 @@ def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
     with pytest.raises(SDAError, match=r"align_batch_size=1 .* align_center=False needs at least 2"):
         check(align_batch_size=1, align_center=False)
     check(align_batch_size=2, align_center=False)
+    with pytest.raises(SDAError, match=r"perplexity=8 is not below the 8 items .*align_batch_size=8"):
+        check(align_teacher_perplexity=8)
+    with pytest.raises(SDAError, match=r"perplexity=17.5 is not below the 17 items .*41 to train on, 17 held out"):
+        check(align_teacher_perplexity=17.5, align_batch_size=64)
+    check(align_teacher_perplexity=7)
+    with pytest.raises(SDAError, match=r"the alignment's configuration: .*contradict each other"):
+        check(align_teacher_perplexity=7, align_teacher_temperature=0.1)
     check(align_batch_size=1, **ZERO_SHOT)
     (tmp_path / "none").mkdir()
     wordless = stages_module.Catalog.open(
@@ -214,6 +237,14 @@ def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
     check(wordless, **ZERO_SHOT, modalities=["text"])
     with pytest.raises(SDAError, match="adapter's configuration"):
         check(catalog, target_modules="((")
+
+
+def test_processes_of_a_launcher_are_refused(catalog, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with pytest.raises(SDAError, match=r"WORLD_SIZE=4: .*start one and say --align_workers=4"):
+        EncoderStages(PlainConfig(), catalog).check()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    EncoderStages(PlainConfig(), catalog).check()
 
 
 # the stages
@@ -336,6 +367,33 @@ def test_interrupted_stage_leaves_nothing_that_looks_finished(catalog, tmp_path,
     FeatureStore.open(stages.embed(), verify=True)
 
 
+def test_interrupted_training_goes_on(catalog, tmp_path, monkeypatch):
+    """Killed after the adapter was trained and before it was saved: only the saving is done again."""
+    keys = {"align_checkpoint_every": 1, "lora_dropout": 0.0}
+    _, records, whole = trained(catalog, tmp_path / "alone", **keys)
+    stages = EncoderStages(PlainConfig(checkpoint_dir=str(tmp_path / "killed"), **keys), catalog)
+
+    def stop(folder, manifest):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages_module, "write_manifest", stop)
+        with pytest.raises(KeyboardInterrupt):
+            stages.adapt()
+    folder = tmp_path / "killed" / "adapters" / digest(stages.adapter_settings)
+    assert not folder.exists()
+    assert (folder.with_name(f"{folder.name}.unfinished") / FILE).is_file()
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer._Training, "_step", None)
+        assert stages.adapt() == folder
+    names = {path.name for path in folder.iterdir()}
+    assert names == {path.name for path in whole.iterdir()}
+    assert FILE not in names
+    weights = "adapter_model.safetensors"
+    assert (folder / weights).read_bytes() == (whole / weights).read_bytes()
+    assert json.loads((folder / "manifest.json").read_text())["held_out"] == records
+
+
 def trained(catalog, folder, **values):
     stages = EncoderStages(PlainConfig(checkpoint_dir=str(folder), **values), catalog)
     adapter = stages.adapt()
@@ -381,6 +439,9 @@ def test_settings_reach_the_loss_and_the_adapter(catalog):
     assert loss == "CMSALoss(temperature=0.3, center=False, teacher=per_modality, teacher_temperature=0.4)"
     loss, _ = made(align_temperature=0.3, align_center=False, **INFO_NCE)
     assert loss == "InfoNCELoss(temperature=0.3, center=False)"
+    reference = read_yaml(properties_folder() / "preset" / "reference.yaml")
+    assert made(**reference)[0] == repr(CMSALoss.reference())
+    assert EncoderStages(PlainConfig(align_chunk_rows=7), catalog)._loss().chunk_rows == 7
     _, peft = made(lora_r=16, lora_alpha=8, lora_dropout=0.3, num_experts=2, gate_scale="num_experts")
     assert (peft.r, peft.lora_alpha, peft.lora_dropout) == (16, 8, 0.3)
     assert (peft.num_experts, peft.gate_scale) == (2, "num_experts")

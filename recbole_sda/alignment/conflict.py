@@ -10,6 +10,7 @@ are told. So there is the mean over each expert at each projection, too, on whic
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
@@ -19,6 +20,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from recbole_sda.adapters.config import language_model_targets
+from recbole_sda.alignment.encoding import micro_batches
+from recbole_sda.alignment.similarity import AlignmentLoss
 from recbole_sda.catalog import Catalog
 from recbole_sda.encoders import Backbone
 from recbole_sda.encoders.batching import collate_items
@@ -28,21 +31,20 @@ from recbole_sda.progress import progress_bar
 EACH = "each"
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 CONFIDENCE = 0.95
-PART_SIZE = 32
 
 Embed = Callable[[str, Sequence[int]], Tensor]  # modality, rows → (B, H)
-Loss = Callable[[Tensor, Tensor], Tensor]
 Gradients = Mapping[str, Tensor]  # projection → (out, r)
 
 
 def measure_conflict(
     backbone: Backbone,
     catalog: Catalog,
-    loss: Loss,
+    loss: AlignmentLoss,
     *,
     rows: np.ndarray,
     batches: int,
     batch_size: int,
+    micro_batch: int,
     num_experts: int,
     seed: int,
     modalities: Sequence[str] = ("image", "text"),
@@ -53,7 +55,8 @@ def measure_conflict(
     Args:
         backbone: inside a LoRA or MoDA adapter. Afterwards only the B's that were looked at require gradients.
         rows: the items to draw from, all with every modality.
-        batches: how many are drawn; each holds ``batch_size`` different items.
+        batches: how many are drawn; each holds ``batch_size`` different items, ``micro_batch`` of which go
+            through the backbone at once.
         num_experts: the columns of B fall into so many blocks; one expert's each in MoDA, mere columns in LoRA.
 
     Returns:
@@ -73,6 +76,7 @@ def measure_conflict(
     for parameter in parameters.values():
         parameter.requires_grad_(True)
     backbone.eval()
+    loss = loss.to(backbone.device)
 
     def embed(modality: str, part: Sequence[int]) -> Tensor:
         return backbone(modality, collate_items(catalog, backbone, modality, part))
@@ -80,7 +84,12 @@ def measure_conflict(
     found = []
     with progress_bar(batches, "conflict", "batch", show=show_progress) as bar:
         for drawn in _draw_batches(rows, batches, batch_size, seed):
-            gradients = modality_gradients(embed, loss, drawn, parameters, modalities=modalities)
+            parts = micro_batches(drawn, micro_batch)
+            compare = loss
+            if getattr(loss, "teacher", None) == "base":
+                with backbone.model.disable_adapter():
+                    compare = partial(loss, base=_embeddings(embed, parts, modalities))
+            gradients = modality_gradients(embed, compare, parts, parameters, modalities=modalities)
             found.append(batch_cosines(gradients, num_experts))
             bar.update()
     return summarize(found)
@@ -107,31 +116,29 @@ def last_layer_B(backbone: Backbone) -> dict[str, nn.Parameter]:  # noqa: N802  
 
 def modality_gradients(
     embed: Embed,
-    loss: Loss,
-    rows: Sequence[int],
+    loss: Callable[..., Tensor],
+    parts: Sequence[Sequence[int]],
     parameters: Mapping[str, Tensor],
     *,
     modalities: Sequence[str],
-    part_size: int = PART_SIZE,
 ) -> dict[str, Gradients]:
     """modality → the loss's gradients through that modality's pass alone.
 
-    The loss is the mean over all pairs of modalities. Its gradients by the embeddings come first, then each
-    modality's embeddings are computed again, a part at a time, and pulled at by theirs: the same as detaching
-    all other embeddings, in the memory of one part.
+    Its gradients by the embeddings come first, then each modality's embeddings are computed again, a part at a
+    time, and pulled at by theirs: the same as detaching all other embeddings, in the memory of one part.
+
+    Args:
+        loss: a scalar from one (B, H) tensor a modality.
+        parts: the batch's rows, in micro-batches.
+        parameters: projection → B.
     """
-    parts = [rows[first : first + part_size] for first in range(0, len(rows), part_size)]
-    with torch.no_grad():
-        embeddings = [torch.cat([embed(modality, part) for part in parts]) for modality in modalities]  # (B, H)
-    for rows_of_one in embeddings:
-        rows_of_one.requires_grad_()
-    losses = [loss(first, second) for first, second in combinations(embeddings, 2)]
-    pulls = torch.autograd.grad(sum(losses) / len(losses), embeddings)
+    embeddings = [rows.requires_grad_() for rows in _embeddings(embed, parts, modalities)]
+    pulls = torch.autograd.grad(loss(*embeddings), embeddings)
     gradients = {}
     for modality, pull in zip(modalities, pulls, strict=True):
         by_part = [
             torch.autograd.grad(embed(modality, part), list(parameters.values()), part_pull)
-            for part, part_pull in zip(parts, pull.split(part_size), strict=True)
+            for part, part_pull in zip(parts, pull.split([len(part) for part in parts]), strict=True)
         ]
         gradients[modality] = {
             name: sum(of_parts) for name, of_parts in zip(parameters, zip(*by_part, strict=True), strict=True)
@@ -209,6 +216,12 @@ def mean_interval(cosines: Sequence[float]) -> tuple[float, float, float]:
         return mean, np.nan, np.nan
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * stats.sem(values))
     return mean, max(mean - half, -1.0), min(mean + half, 1.0)
+
+
+@torch.no_grad()
+def _embeddings(embed: Embed, parts: Sequence[Sequence[int]], modalities: Sequence[str]) -> list[Tensor]:
+    """One (B, H) a modality."""
+    return [torch.cat([embed(modality, part) for part in parts]) for modality in modalities]
 
 
 def _draw_batches(rows: np.ndarray, batches: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:

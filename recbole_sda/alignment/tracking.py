@@ -2,7 +2,7 @@
 
 from accelerate import Accelerator
 
-RUN = "log"  # the folder beside the checkpoints, the project in wandb
+RUN = "recbole_sda"  # the folder beside the checkpoints, the project in wandb
 BY_MODALITY = ("mean_pairwise_cosine", "effective_rank", "distance_to_base")
 
 

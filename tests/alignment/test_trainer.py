@@ -396,7 +396,7 @@ def test_figures_reach_tensorboard(catalog, tmp_path):
         backbone, catalog, CMSALoss(0.2), settings(steps=4, eval_every=2, trackers=("tensorboard",)),
         folder=tmp_path, show_progress=False,
     )  # fmt: skip
-    events = EventAccumulator(str(tmp_path / "log"), size_guidance={"scalars": 0}).Reload()
+    events = EventAccumulator(str(tmp_path / "recbole_sda"), size_guidance={"scalars": 0}).Reload()
     names = set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3, 4]
     rates = [event.value for event in events.Scalars("train/learning_rate")]
