@@ -6,7 +6,7 @@ Importing this package imports neither RecBole nor torch; the functions below do
 from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "adapt", "embed", "load", "run"]
+__all__ = ["__version__", "adapt", "diagnose", "embed", "load", "run"]
 
 
 def run(model=None, dataset=None, config_dict=None, config_file_list=None) -> dict:
@@ -28,6 +28,13 @@ def embed(dataset=None, config_dict=None, config_file_list=None) -> Path:
     from recbole_sda import pipeline
 
     return pipeline.embed(dataset, config_dict, config_file_list)
+
+
+def diagnose(what, dataset=None, config_dict=None, config_file_list=None) -> dict:
+    """A look at how stage 1 works, for example ``"conflict"``; see :func:`recbole_sda.pipeline.diagnose`."""
+    from recbole_sda import pipeline
+
+    return pipeline.diagnose(what, dataset, config_dict, config_file_list)
 
 
 def load(checkpoint) -> tuple:

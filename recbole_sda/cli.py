@@ -9,10 +9,11 @@ from recbole_sda.defaults import help_text
 from recbole_sda.errors import SDAError
 
 USAGE = """\
-python run_recbole_sda.py [run|adapt|embed] --model=MODEL --dataset=DATASET [--key=value …]
+python run_recbole_sda.py [run|adapt|embed|diagnose WHAT] --model=MODEL --dataset=DATASET [--key=value …]
 
   run      adapt, embed, recommend, and print a table (the default)
   adapt    train the adapter alone            embed    train it if need be and embed the catalogue
+  diagnose conflict   do image and text passes pull LoRA and MoDA the same way? (no --model)
 
   --config_files=a.yaml,b.yaml   more configuration, the command line wins
   --dataset=demo                 the built-in catalogue; any other name is a folder under dataset/
@@ -20,7 +21,7 @@ python run_recbole_sda.py [run|adapt|embed] --model=MODEL --dataset=DATASET [--k
 
 Every RecBole parameter works, too. Ours, with their defaults:
 """
-VERBS = ("run", "adapt", "embed")
+VERBS = ("run", "adapt", "embed", "diagnose")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,11 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _split(arguments: list[str]) -> tuple[str, list[str], list[str]]:
-    """verb, configuration files, ``--key=value`` arguments."""
+def _split(arguments: list[str]) -> tuple[str, list[str], list[str], list[str]]:
+    """verb, what it is about if it takes that, configuration files, ``--key=value`` arguments."""
     verb = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "run"
     if verb not in VERBS:
         raise SDAError(f"verb {verb!r} is unknown; choose {', '.join(VERBS)}")
+    has_subject = verb == "diagnose" and arguments and not arguments[0].startswith("-")
+    subject = [arguments.pop(0)] if has_subject else []
     joined, files = [], []
     while arguments:
         argument = arguments.pop(0)
@@ -54,14 +57,14 @@ def _split(arguments: list[str]) -> tuple[str, list[str], list[str]]:
             files += value.replace(",", " ").split()
         else:
             joined.append(argument)
-    return verb, files, joined
+    return verb, subject, files, joined
 
 
-def _call(verb: str, files: list[str], arguments: list[str]) -> None:
+def _call(verb: str, subject: list[str], files: list[str], arguments: list[str]) -> None:
     from recbole_sda import pipeline  # RecBole and torch load here, after the arguments make sense
 
-    result = getattr(pipeline, verb)(config_file_list=files, argv=arguments)
-    if verb != "run":
+    result = getattr(pipeline, verb)(*subject, config_file_list=files, argv=arguments)
+    if verb not in ("run", "diagnose"):  # these print tables themselves
         print(result)
 
 

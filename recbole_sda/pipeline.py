@@ -16,6 +16,7 @@ from recbole_sda.catalog import Catalog  # noqa: E402
 from recbole_sda.catalog import item_tokens as catalog_tokens  # noqa: E402
 from recbole_sda.catalog.demo import ensure_demo  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
+from recbole_sda.diagnostics import DIAGNOSES  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
 from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
 from recbole_sda.model import check_model  # noqa: E402
@@ -80,13 +81,40 @@ def embed(dataset: str | None = None, config_dict=None, config_file_list=None, *
     return _encoder_stages(dataset, config_dict, config_file_list, argv).embed()
 
 
+def diagnose(
+    what: str | None = None, dataset: str | None = None, config_dict=None, config_file_list=None, *, argv=()
+) -> dict:
+    """A look at how stage 1 works on a catalogue: ``what`` names one of :data:`DIAGNOSES`.
+
+    Returns: the numbers, as in the JSON file, and ``files``, the paths of what was written.
+    """
+    if what not in DIAGNOSES:
+        found = "nothing to diagnose is named" if what is None else f"diagnose {what!r} is unknown"
+        raise SDAError(f"{found}; choose {', '.join(DIAGNOSES)}, for example `diagnose conflict --dataset=demo`")
+    config = _config_without_model(dataset, config_dict, config_file_list, argv)
+    diagnosis = DIAGNOSES[what](config)
+    result_file = _check_result_file(config["result_file"])
+    result = diagnosis.run(_catalog_of(config))
+    if result_file:
+        _write_result(result_file, result)
+    return result
+
+
 def _encoder_stages(dataset, config_dict, config_file_list, argv) -> EncoderStages:
-    given = [*argv] if any(a.startswith("--model=") for a in argv) else [f"--model={CATALOGUE_MODEL}", *argv]
-    config = SDAConfig(None, dataset, config_file_list, config_dict, argv=given)
-    _prepare_dataset(config)
-    stages = EncoderStages(config, open_catalog(config, item_tokens(load_dataset(config))))
+    config = _config_without_model(dataset, config_dict, config_file_list, argv)
+    stages = EncoderStages(config, _catalog_of(config))
     stages.check()
     return stages
+
+
+def _config_without_model(dataset, config_dict, config_file_list, argv) -> SDAConfig:
+    given = [*argv] if any(a.startswith("--model=") for a in argv) else [f"--model={CATALOGUE_MODEL}", *argv]
+    return SDAConfig(None, dataset, config_file_list, config_dict, argv=given)
+
+
+def _catalog_of(config: SDAConfig) -> Catalog:
+    _prepare_dataset(config)
+    return open_catalog(config, item_tokens(load_dataset(config)))
 
 
 def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:

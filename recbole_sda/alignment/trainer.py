@@ -77,6 +77,11 @@ class _Training:
         self.show_progress = show_progress and self.processes.is_main
         train_rows, held_rows = split_items(catalog, settings)
         self.sampler = BatchSampler(train_rows, settings.batch_size, settings.seed)
+        if settings.batch_size > len(train_rows):
+            logger.info(
+                "align_batch_size=%d, but there are %d items to train on: every step compares them all",
+                *(settings.batch_size, len(train_rows)),
+            )
         self.encode = ItemEncoder(backbone, catalog, settings.mixed_precision)
         with memory_errors_named(settings, "before the first step"):
             self.held_out = HeldOut(

@@ -202,9 +202,11 @@ def test_held_out_items_never_train_and_each_epoch_is_fair(catalog, monkeypatch)
     assert epochs[0] != epochs[1]
 
 
-def test_batch_larger_than_the_catalogue_takes_what_there_is(catalog):
-    _, records = train(catalog, steps=1, batch_size=10_000, holdout_share=0.9)
+def test_batch_larger_than_the_catalogue_takes_what_there_is_and_says_so(catalog, caplog):
+    with caplog.at_level(logging.INFO, logger=trainer.logger.name):
+        _, records = train(catalog, steps=1, batch_size=10_000, holdout_share=0.9)
     assert records[-1]["loss"] > 0
+    assert "align_batch_size=10000, but there are 6 items to train on: every step compares them all" in caplog.text
 
 
 def test_learning_rate_falls_linearly_to_nothing(catalog, monkeypatch):
