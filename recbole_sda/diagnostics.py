@@ -54,12 +54,12 @@ class Conflict:
         """
         stages = {name: EncoderStages(self.config.replace(adapter=name), catalog) for name in ADAPTERS}
         for adapter_stages in stages.values():
-            adapter_stages.check()
+            adapter_stages.settings.check()
         settings = {
             "version": CONFLICT_VERSION,
             "batches": self.config["diagnose_batches"],
             "num_experts": self.config["num_experts"],
-            "adapters": {name: digest(stages[name].adapter_settings) for name in ADAPTERS},
+            "adapters": {name: digest(stages[name].settings.adapter) for name in ADAPTERS},
         }
         folder = Path(self.config["checkpoint_dir"]) / "diagnose" / f"conflict-{digest(settings)}"
         built = build_once(folder, lambda unfinished: self._measure(unfinished, stages, settings))

@@ -44,8 +44,8 @@ INFO_NCE = {"alignment": "info_nce"}
 def digests(catalog):
     def named(catalog=catalog, **values):
         stages = EncoderStages(PlainConfig(**values), catalog)
-        adapter = None if values.get("adapter") == "none" else digest(stages.adapter_settings)
-        return adapter, digest(stages.feature_settings)
+        adapter = None if values.get("adapter") == "none" else digest(stages.settings.adapter)
+        return adapter, digest(stages.settings.features)
 
     return named
 
@@ -175,7 +175,7 @@ def test_recboles_config_serves_as_well(catalog, tmp_path, monkeypatch):
     def named(**values):
         config = config_module.SDAConfig("SASRec", "demo", config_dict=values)
         stages = EncoderStages(config, catalog)
-        return digest(stages.adapter_settings), digest(stages.feature_settings)
+        return digest(stages.settings.adapter), digest(stages.settings.features)
 
     plain = named()
     assert named(learning_rate=0.1, epochs=2, hidden_size=32, train_batch_size=64) == plain
@@ -183,7 +183,7 @@ def test_recboles_config_serves_as_well(catalog, tmp_path, monkeypatch):
     sequential, general = (
         EncoderStages(config_module.SDAConfig(model, "demo"), catalog) for model in ("SASRec", "VBPR")
     )
-    assert sequential.feature_settings == general.feature_settings  # models share what they stand on
+    assert sequential.settings.features == general.settings.features  # models share what they stand on
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_one_modality_does_not_depend_on_the_others_pass(digests, modality, keys
 
 def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
     def check(catalog=catalog, **values):
-        EncoderStages(PlainConfig(**values), catalog).check()
+        EncoderStages(PlainConfig(**values), catalog).settings.check()
 
     check()
     check(**ZERO_SHOT)
@@ -242,9 +242,9 @@ def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
 def test_processes_of_a_launcher_are_refused(catalog, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(SDAError, match=r"WORLD_SIZE=4: .*start one and say --align_workers=4"):
-        EncoderStages(PlainConfig(), catalog).check()
+        EncoderStages(PlainConfig(), catalog).settings.check()
     monkeypatch.setenv("WORLD_SIZE", "1")
-    EncoderStages(PlainConfig(), catalog).check()
+    EncoderStages(PlainConfig(), catalog).settings.check()
 
 
 # the stages
@@ -262,8 +262,8 @@ def finished(tmp_path_factory, catalog):
 
 def test_folders_are_named_by_their_digests(finished):
     stages, adapter, features = finished
-    assert adapter.name == digest(stages.adapter_settings)
-    assert features.name == digest(stages.feature_settings)
+    assert adapter.name == digest(stages.settings.adapter)
+    assert features.name == digest(stages.settings.features)
     assert [path.name for path in features.parent.iterdir() if path.is_dir()] == [features.name]
 
 
@@ -309,7 +309,7 @@ def test_features_are_the_adapted_backbones(finished, catalog):
 def test_manifests_tell_what_made_them(finished, catalog):
     stages, adapter, features = finished
     manifest = json.loads((adapter / "manifest.json").read_text())
-    assert manifest["settings"] == json.loads(json.dumps(stages.adapter_settings))
+    assert manifest["settings"] == json.loads(json.dumps(stages.settings.adapter))
     assert manifest["adapted_layers"] == 14
     assert manifest["trainable_parameters"] == sum(
         value.numel() for value in PeftModel.from_pretrained(
@@ -331,7 +331,7 @@ def test_manifests_tell_what_made_them(finished, catalog):
         assert key in manifest["settings"]
 
     manifest = json.loads((features / "manifest.json").read_text())
-    assert manifest["settings"] == json.loads(json.dumps(stages.feature_settings))
+    assert manifest["settings"] == json.loads(json.dumps(stages.settings.features))
     assert manifest["settings"]["adapter"] == adapter.name
     assert manifest["settings"]["catalog"]["text"] == catalog.fingerprint("text")
     assert manifest["items"] == 60
@@ -363,7 +363,7 @@ def test_interrupted_stage_leaves_nothing_that_looks_finished(catalog, tmp_path,
         patch.setattr(stages_module, "embed_catalog", stop)
         with pytest.raises(KeyboardInterrupt):
             stages.embed()
-    assert not (tmp_path / "features" / digest(stages.feature_settings)).exists()
+    assert not (tmp_path / "features" / digest(stages.settings.features)).exists()
     FeatureStore.open(stages.embed(), verify=True)
 
 
@@ -380,7 +380,7 @@ def test_interrupted_training_goes_on(catalog, tmp_path, monkeypatch):
         patch.setattr(stages_module, "write_manifest", stop)
         with pytest.raises(KeyboardInterrupt):
             stages.adapt()
-    folder = tmp_path / "killed" / "adapters" / digest(stages.adapter_settings)
+    folder = tmp_path / "killed" / "adapters" / digest(stages.settings.adapter)
     assert not folder.exists()
     assert (folder.with_name(f"{folder.name}.unfinished") / FILE).is_file()
     with monkeypatch.context() as patch:
@@ -432,7 +432,7 @@ def test_info_nce_trains_with_its_own_loss(catalog, tmp_path):
 def test_settings_reach_the_loss_and_the_adapter(catalog):
     def made(**values):
         stages = EncoderStages(PlainConfig(**values), catalog)
-        return repr(stages._loss()), stages._peft_config()
+        return repr(stages.settings.loss()), stages.settings.peft_config()
 
     teacher = {"align_teacher": "per_modality", "align_teacher_temperature": 0.4}
     loss, peft = made(align_temperature=0.3, align_center=False, **teacher)
@@ -441,7 +441,7 @@ def test_settings_reach_the_loss_and_the_adapter(catalog):
     assert loss == "InfoNCELoss(temperature=0.3, center=False)"
     reference = read_yaml(properties_folder() / "preset" / "reference.yaml")
     assert made(**reference)[0] == repr(CMSALoss.reference())
-    assert EncoderStages(PlainConfig(align_chunk_rows=7), catalog)._loss().chunk_rows == 7
+    assert EncoderStages(PlainConfig(align_chunk_rows=7), catalog).settings.loss().chunk_rows == 7
     _, peft = made(lora_r=16, lora_alpha=8, lora_dropout=0.3, num_experts=2, gate_scale="num_experts")
     assert (peft.r, peft.lora_alpha, peft.lora_dropout) == (16, 8, 0.3)
     assert (peft.num_experts, peft.gate_scale) == (2, "num_experts")

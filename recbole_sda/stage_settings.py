@@ -1,0 +1,159 @@
+"""What a configuration says of stages 1 and 2: their parts, what names their artefacts, what cannot work."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+from peft import LoraConfig
+
+from recbole_sda.adapters import LANGUAGE_MODEL_TARGETS, MoDAConfig
+from recbole_sda.alignment import AlignmentLoss, CMSALoss, InfoNCELoss
+from recbole_sda.alignment.sampling import split_items
+from recbole_sda.alignment.settings import AlignmentSettings
+from recbole_sda.artefacts import digest
+from recbole_sda.catalog import Catalog
+from recbole_sda.encoders import Prompts, backbone_identity
+from recbole_sda.encoders.loading import resolve_dtype
+from recbole_sda.errors import SDAError
+
+# Raise when the same settings would give other artefacts, so that old ones are not reused.
+ADAPTER_VERSION, FEATURES_VERSION = 2, 1
+
+MODALITY_NAMES = {"image": "a readable picture", "text": "a text"}
+LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules")
+ADAPTER_KEYS = {"lora": LORA_KEYS, "moda": (*LORA_KEYS, "num_experts", "gate_scale")}
+LOSSES = {"cmsa": CMSALoss, "info_nce": InfoNCELoss}
+# Names of the losses' and of AlignmentSettings' arguments; the configuration's keys carry align_ before them.
+SHARED_LOSS_KEYS = ("temperature", "learn_temperature", "center", "normalize")
+TEACHER_KEYS = ("teacher", "teacher_temperature", "teacher_perplexity", "stop_gradient", "scale_teacher")
+LOSS_KEYS = {
+    "cmsa": (*SHARED_LOSS_KEYS, *TEACHER_KEYS, "divergence", "transpose_target"),
+    "info_nce": SHARED_LOSS_KEYS,
+}
+LOOP_KEYS = (
+    *("batch_size", "steps", "learning_rate", "max_grad_norm", "mixed_precision"),
+    *("holdout_share", "holdout_max", "eval_every", "patience"),
+)
+# These decide how much memory and time the same result takes, and so name no artefact.
+MACHINE_KEYS = ("micro_batch", "checkpoint_every", "trackers")
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """Read from a configuration for one catalogue.
+
+    Args:
+        config: an :class:`~recbole_sda.config.SDAConfig`, or a mapping; only keys of ours, ``seed``, ``device``
+            and ``checkpoint_dir`` are read.
+        catalog: the items.
+    """
+
+    config: object
+    catalog: Catalog
+
+    def check(self) -> None:
+        """Find out, before any work, whether the backbone can be had and the catalogue can be aligned."""
+        _ = self.identity, self.features
+        self._check_presence()
+        if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
+            raise SDAError(
+                f"WORLD_SIZE={processes}: a launcher started several processes, which would wait for each other's "
+                f"artefacts; start one and say --align_workers={processes}"
+            )
+        if self.config["adapter"] != "none":
+            self._check_adapter()
+            self._check_batch_size()
+
+    @cached_property
+    def identity(self) -> str:
+        return backbone_identity(self.config["backbone"], self.config["backbone_revision"])
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        names = ("domain", "image", "text", "field", "value_chars")
+        return Prompts(**{name: self.config[f"prompt_{name}"] for name in names})
+
+    @cached_property
+    def adapter(self) -> dict:
+        """What the adapter depends on, and nothing else."""
+        config = self.config
+        keys = ["adapter", *ADAPTER_KEYS[config["adapter"]], "alignment", "seed"]
+        keys += [f"align_{name}" for name in (*LOSS_KEYS[config["alignment"]], *LOOP_KEYS)]
+        return {
+            "version": ADAPTER_VERSION,
+            **self._encoder_settings(("image", "text")),
+            **{key: config[key] for key in keys},
+        }
+
+    @cached_property
+    def features(self) -> dict:
+        adapted = self.config["adapter"] != "none"
+        return {
+            "version": FEATURES_VERSION,
+            **self._encoder_settings(self.config["modalities"]),
+            "feature_dtype": self.config["feature_dtype"],
+            "adapter": digest(self.adapter) if adapted else "none",
+        }
+
+    def _encoder_settings(self, modalities) -> dict:
+        config = self.config
+        pixels = {key: config[key] for key in ("min_pixels", "max_pixels")} if "image" in modalities else {}
+        return {
+            "catalog": {modality: self.catalog.fingerprint(modality) for modality in modalities},
+            "backbone": self.identity,
+            "prompts": {modality: self.prompts.settings(modality) for modality in modalities},
+            # Resolved: `auto` on a GPU and `auto` on a CPU give different numbers.
+            "backbone_dtype": str(resolve_dtype(config["backbone_dtype"], config["device"])),
+            **pixels,
+        }
+
+    def _check_presence(self) -> None:
+        present = {m: bool(self.catalog.present(m).any()) for m in self.config["modalities"]}
+        for modality in (m for m, any_item in present.items() if not any_item):
+            others = ",".join(m for m, any_item in present.items() if any_item)
+            remedy = f"--modalities={others}" if others else "--features=none"
+            raise SDAError(f"no item of {self.catalog.name!r} has {MODALITY_NAMES[modality]}; use {remedy}")
+
+    def _check_adapter(self) -> None:
+        for what, build in (("adapter", self.peft_config), ("alignment", self.loss)):
+            try:
+                build()
+            except (ValueError, TypeError) as error:
+                raise SDAError(f"the {what}'s configuration: {error}") from error
+
+    def _check_batch_size(self) -> None:
+        config, least = self.config, self.loss().min_rows
+        size, perplexity = config["align_batch_size"], config["align_teacher_perplexity"]
+        if size < least:
+            raise SDAError(
+                f"align_batch_size={size} leaves nothing to compare with; "
+                f"align_center={config['align_center']} needs at least {least}"
+            )
+        train, held = split_items(self.catalog, self.alignment())
+        compared = min(size, len(train), len(held))
+        if config["alignment"] == "cmsa" and perplexity is not None and perplexity >= compared:
+            raise SDAError(
+                f"align_teacher_perplexity={perplexity} is not below the {compared} items that are compared at "
+                f"once (align_batch_size={size}, {len(train)} to train on, {len(held)} held out); lower it"
+            )
+
+    def peft_config(self) -> MoDAConfig | LoraConfig:
+        config = self.config
+        shared = {
+            "r": config["lora_r"],
+            "lora_alpha": config["lora_alpha"],
+            "lora_dropout": config["lora_dropout"],
+            "target_modules": config["target_modules"] or LANGUAGE_MODEL_TARGETS,
+        }
+        if config["adapter"] == "lora":
+            return LoraConfig(**shared)
+        return MoDAConfig(**shared, num_experts=config["num_experts"], gate_scale=config["gate_scale"])
+
+    def loss(self) -> AlignmentLoss:
+        config = self.config
+        given = {name: config[f"align_{name}"] for name in (*LOSS_KEYS[config["alignment"]], "chunk_rows")}
+        return LOSSES[config["alignment"]](**given)
+
+    def alignment(self) -> AlignmentSettings:
+        given = {name: self.config[f"align_{name}"] for name in (*LOOP_KEYS, *MACHINE_KEYS)}
+        return AlignmentSettings(**given, seed=self.config["seed"])
