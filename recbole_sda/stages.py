@@ -10,8 +10,7 @@ import torch
 from accelerate import PartialState
 from peft import PeftModel, get_peft_model
 
-from recbole_sda.adapters import checkpoint_routing
-from recbole_sda.adapters.names import folded_layers
+from recbole_sda.adapters import adaptation_summary, checkpoint_routing
 from recbole_sda.alignment.checkpoint import remove_state
 from recbole_sda.alignment.conflict import measure_conflict
 from recbole_sda.alignment.ray_train import run_in_workers
@@ -123,10 +122,7 @@ class EncoderStages:
         """Stage 1 in this process, one of several perhaps; the main one writes the adapter into ``folder``."""
         started = time.monotonic()
         backbone = self._new_adapter_backbone(device)
-        trainable, total = backbone.model.get_nb_trainable_parameters()
-        adapted = backbone.model.targeted_module_names
-        logger.info("%d linear layers adapted: %s", len(adapted), ", ".join(folded_layers(adapted)))
-        logger.info("%s of %s parameters train", f"{trainable:,}", f"{total:,}")
+        logger.info("%s", adaptation_summary(backbone.model))
         if self.config["align_gradient_checkpointing"]:
             backbone.model.get_base_model().gradient_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": checkpoint_routing}
@@ -141,8 +137,8 @@ class EncoderStages:
             {
                 "settings": settings.adapter,
                 "machine": {key: self.config[f"align_{key}"] for key in (*MACHINE_KEYS, "workers")},
-                "adapted_layers": len(adapted),
-                "trainable_parameters": trainable,
+                "adapted_layers": len(backbone.model.targeted_module_names),
+                "trainable_parameters": backbone.model.get_nb_trainable_parameters()[0],
                 "held_out": records,
                 "seconds": round(time.monotonic() - started, 1),
             },

@@ -19,6 +19,15 @@ from recbole_sda.catalog.items import item_tokens
 from recbole_sda.encoders import Backbone, Prompts, load_backbone
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--peft-tests",
+        metavar="FOLDER",
+        help="an unpacked source distribution of the installed PEFT, whose own cases then run on MoDA "
+        "(pip download --no-binary :all: --no-deps peft)",
+    )
+
+
 @pytest.fixture(scope="session")
 def demo_folder(tmp_path_factory):
     """The demo dataset, 60 items, one without a picture and one without text. Do not write to it."""

@@ -13,6 +13,7 @@ than in one shared LoRA, and a layer costs what a LoRA of the same total rank co
 from recbole_sda.adapters.config import LANGUAGE_MODEL_TARGETS, MoDAConfig
 from recbole_sda.adapters.layer import MoDALayer, MoDALinear
 from recbole_sda.adapters.model import MoDAModel, register
+from recbole_sda.adapters.names import adaptation_summary
 from recbole_sda.adapters.routing import checkpoint_routing, routing
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "MoDALayer",
     "MoDALinear",
     "MoDAModel",
+    "adaptation_summary",
     "checkpoint_routing",
     "register",
     "routing",

@@ -5,12 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 from peft import PeftConfig
 
-PEFT_TYPE = "MODA"
+from recbole_sda.adapters.card import write_card
+
 GATE_SCALES = ("none", "num_experts")
+OTHER_INITS = ("kaiming", "orthogonal")
+
+
+class _PeftType(str):
+    """PEFT's `PeftType` is a `str` enum that is closed to outsiders: a string with a `value` is as good."""
+
+    @property
+    def value(self) -> str:
+        return str(self)
+
+
+PEFT_TYPE = _PeftType("MODA")
 
 
 def language_model_targets(layers: int | Sequence[int] | None = None) -> str:
@@ -90,9 +104,13 @@ class MoDAConfig(PeftConfig):
     modules_to_save: list[str] | None = field(
         default=None, metadata={"help": "Other modules to train and to store with the adapter."}
     )
-    init_weights: bool = field(
+    init_weights: bool | Literal["kaiming", "orthogonal"] = field(
         default=True,
-        metadata={"help": "True starts at the base model (B = 0). False starts with a random B, for tests."},
+        metadata={
+            "help": "True is the paper's start: A ~ N(0, 0.01²) and B = 0, so at the base model. `kaiming` draws "
+            "A as LoRA does, `orthogonal` with orthonormal rows, so that the experts start in different "
+            "directions. False draws a random B, for tests."
+        },
     )
     rank_pattern: dict[str, int] = field(
         default_factory=dict, metadata={"help": "Other total ranks for layers that match a name or pattern."}
@@ -103,7 +121,6 @@ class MoDAConfig(PeftConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # PeftType is closed to outsiders, but a str enum: the plain string finds our entries (see `register`)
         self.peft_type = PEFT_TYPE
         self._check_experts()
         self._check_scales()
@@ -115,6 +132,11 @@ class MoDAConfig(PeftConfig):
         return {
             key: sorted(value) if isinstance(value, set) else value for key, value in super().to_dict().items()
         }
+
+    def save_pretrained(self, save_directory: str, **kwargs) -> None:
+        """PEFT's `save_pretrained`; the model card that PEFT has written by then learns how to load MoDA."""
+        super().save_pretrained(save_directory, **kwargs)
+        write_card(Path(save_directory), self.modalities)
 
     def _check_experts(self) -> None:
         for key in ("r", "num_experts", "modality_embedding_dim"):
@@ -138,6 +160,9 @@ class MoDAConfig(PeftConfig):
             raise ValueError(f"lora_dropout={self.lora_dropout!r} is not in [0, 1); the paper uses 0.1")
         if self.gate_scale not in GATE_SCALES:
             raise ValueError(f"gate_scale={self.gate_scale!r} is unknown; choose {_either(GATE_SCALES)}")
+        if not isinstance(self.init_weights, bool) and self.init_weights not in OTHER_INITS:
+            choices = _either(("True", "False", *OTHER_INITS))
+            raise ValueError(f"init_weights={self.init_weights!r} is unknown; choose {choices}")
 
     def _check_modalities(self) -> None:
         names = self.modalities

@@ -20,6 +20,11 @@ from torch.nn import functional as F
 from recbole_sda.adapters.config import MoDAConfig
 from recbole_sda.adapters.routing import active_route, modality_index, required_route
 
+ANOTHER_BASE = (
+    "the adapter was trained on another base model or with other settings; load it onto the model that "
+    "base_model_name_or_path in its adapter_config.json names"
+)
+
 
 class MoDALayer(BaseTunerLayer):
     """The parameters of the adapters on one layer; each attribute is a table by adapter name."""
@@ -51,24 +56,32 @@ class MoDALayer(BaseTunerLayer):
         if config.gate_scale == "num_experts":
             self.scaling[adapter_name] *= config.num_experts
         self.modalities[adapter_name] = config.modalities
-        self.moda_dropout[adapter_name] = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
+        dropout = nn.Dropout(config.lora_dropout) if config.lora_dropout else nn.Identity()
+        # an adapter that comes to a model in eval mode must not start to drop
+        self.moda_dropout[adapter_name] = dropout.train(self.get_base_layer().training)
         self.moda_A[adapter_name] = nn.Parameter(torch.empty(r, self.in_features))
         self.moda_B[adapter_name] = nn.Parameter(torch.empty(self.out_features, r))
         self.moda_gate[adapter_name] = nn.Linear(config.modality_embedding_dim, config.num_experts, bias=False)
         self.moda_modality_embedding[adapter_name] = nn.Embedding(
             len(config.modalities), config.modality_embedding_dim
         )
-        self.reset_parameters(adapter_name, start_at_base=config.init_weights)
+        self.reset_parameters(adapter_name, init_weights=config.init_weights)
         self._move_adapter_to_device_of_base_layer(adapter_name)
         self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
 
-    def reset_parameters(self, adapter_name: str, *, start_at_base: bool = True) -> None:
-        """Draw A ~ N(0, 0.01²), Emb ~ N(0, 1), W_g as nn.Linear does; B = 0, or random for tests."""
-        nn.init.normal_(self.moda_A[adapter_name], std=0.01)
-        if start_at_base:
-            nn.init.zeros_(self.moda_B[adapter_name])
+    def reset_parameters(self, adapter_name: str, *, init_weights: bool | str = True) -> None:
+        """Draw A by `init_weights`, Emb ~ N(0, 1), W_g as nn.Linear does; B = 0, random where it is False."""
+        A, B = self.moda_A[adapter_name], self.moda_B[adapter_name]
+        if init_weights == "kaiming":
+            nn.init.kaiming_uniform_(A, a=math.sqrt(5))
+        elif init_weights == "orthogonal":
+            nn.init.orthogonal_(A)
         else:
-            nn.init.normal_(self.moda_B[adapter_name], std=self.r[adapter_name] ** -0.5)
+            nn.init.normal_(A, std=0.01)
+        if init_weights:
+            nn.init.zeros_(B)
+        else:
+            nn.init.normal_(B, std=self.r[adapter_name] ** -0.5)
         self.moda_gate[adapter_name].reset_parameters()
         self.moda_modality_embedding[adapter_name].reset_parameters()
 
@@ -106,6 +119,7 @@ class MoDALinear(nn.Module, MoDALayer):
         MoDALayer.__init__(self, base_layer)
         self._active_adapter = adapter_name
         self.update_layer(adapter_name, config=config, r=r, lora_alpha=lora_alpha)
+        self.register_load_state_dict_pre_hook(_check_shapes)
 
     def forward(self, hidden_states: torch.Tensor, *args, **kwargs) -> torch.Tensor:
         """(B, T, in) -> (B, T, out) under the active `routing`, in the dtype of the base layer's result."""
@@ -145,17 +159,20 @@ class MoDALinear(nn.Module, MoDALayer):
         if not adapter_names:
             return
         weight = self.get_base_layer().weight
-        if not weight.is_floating_point():
+        if not weight.is_floating_point() or weight.shape != (self.out_features, self.in_features):
             raise TypeError(
-                f"cannot merge MoDA into a weight of dtype {weight.dtype}; load the base model in bfloat16"
+                f"cannot merge MoDA into a quantised weight ({type(weight).__name__} of dtype {weight.dtype}): "
+                "rounding it again would lose the update; load the base model in bfloat16, the adapter onto it, "
+                "and merge there"
             )
         with torch.no_grad():
             merged = weight.float()
             for name in adapter_names:
                 merged = merged + self.get_delta_weight(name, modality=modality).to(weight.device)
             if safe_merge and not torch.isfinite(merged).all():
-                raise ValueError(
-                    f"merging {adapter_names} gives weights that are not finite; the adapter is broken"
+                raise ValueError(  # PEFT's words, for those who look for them
+                    "NaNs detected in the merged weights. "
+                    f"The adapter {', '.join(adapter_names)} seems to be broken"
                 )
             if self._unmerged_weight is None:
                 self._unmerged_weight = weight.detach().to("cpu", copy=True)
@@ -211,4 +228,15 @@ class MoDALinear(nn.Module, MoDALayer):
             raise RuntimeError(
                 f"the adapter is merged for {self.merged_modality!r} but routing asks for {asked}; "
                 "call unmerge_adapter() first"
+            )
+
+
+def _check_shapes(layer: MoDALinear, state_dict: dict[str, torch.Tensor], prefix: str, *_) -> None:
+    """An adapter of another base model is one short error, instead of torch's list of all its tensors."""
+    for name, parameter in layer.named_parameters():
+        loaded = state_dict.get(prefix + name)
+        if name.startswith("moda_") and loaded is not None and loaded.shape != parameter.shape:
+            raise RuntimeError(
+                f"{prefix.removeprefix('base_model.model.')}{name} has shape {tuple(loaded.shape)} in the adapter "
+                f"and {tuple(parameter.shape)} in this model: {ANOTHER_BASE}"
             )

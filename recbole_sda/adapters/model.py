@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import AbstractContextManager, nullcontext
 from difflib import SequenceMatcher
 
 import peft.mapping
+import torch
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import get_pattern_key
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from recbole_sda.adapters.config import PEFT_TYPE, MoDAConfig
-from recbole_sda.adapters.layer import MoDALayer, MoDALinear
+from recbole_sda.adapters.layer import ANOTHER_BASE, MoDALayer, MoDALinear
+from recbole_sda.adapters.names import folded_numbers
 from recbole_sda.adapters.routing import routing
 
 NAMES_IN_AN_ERROR = 10
@@ -29,6 +30,18 @@ class MoDAModel(BaseTuner):
     def adapted_modules(self) -> list[str]:
         """Names of the adapted layers, in the order of the model."""
         return [name for name, module in self.model.named_modules() if isinstance(module, MoDALayer)]
+
+    @torch.no_grad()
+    def gate_weights(self) -> dict[str, dict[str, list[float]]]:
+        """Adapted layer → modality → the share of each expert, of the first active adapter."""
+        adapter_name = self.active_adapters[0]
+        shares = {}
+        for name in self.adapted_modules():
+            layer = self.model.get_submodule(name)
+            if adapter_name in layer.moda_gate:
+                table = layer.gates(adapter_name).tolist()
+                shares[name] = dict(zip(layer.modalities[adapter_name], table, strict=True))
+        return shares
 
     def merge_adapter(
         self,
@@ -64,6 +77,20 @@ class MoDAModel(BaseTuner):
             if any(self._check_target_module_exists(config, name) for name, _ in model.named_modules()):
                 raise  # something matched: another error
             raise type(error)(_no_match_message(model, config)) from error
+
+    @classmethod
+    def _remap_adapter_state_dict_for_load(
+        cls, model: nn.Module, config: MoDAConfig, adapter_name: str, state_dict: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
+        state_dict = super()._remap_adapter_state_dict_for_load(model, config, adapter_name, state_dict)
+        # PEFT would drop them without a word
+        strangers = [name for name in state_dict.keys() - model.state_dict().keys() if f".{cls.prefix}" in name]
+        if strangers:
+            raise RuntimeError(
+                f"the adapter has weights for layers that are not adapted in this model, e.g. {min(strangers)}: "
+                f"{ANOTHER_BASE}"
+            )
+        return state_dict
 
     def _create_and_replace(
         self,
@@ -131,22 +158,22 @@ def _check_linear(target: nn.Module, name: str) -> None:
 
 
 def _no_match_message(model: nn.Module, config: MoDAConfig) -> str:
-    excluded = f" besides exclude_modules={config.exclude_modules!r}" if config.exclude_modules else ""
+    narrowing = "".join(
+        f" {preposition} {key}={getattr(config, key)!r}"
+        for preposition, key in (("besides", "exclude_modules"), ("in", "layers_to_transform"))
+        if getattr(config, key) is not None
+    )
     closest = ", ".join(_closest_linear_names(model, config.target_modules))
     return (
-        f"target_modules={config.target_modules!r} matches no layer to adapt{excluded}. "
+        f"target_modules={config.target_modules!r} matches no layer to adapt{narrowing}. "
         f"The closest linear layers of this model: {closest or 'none at all'}"
     )
 
 
 def _closest_linear_names(model: nn.Module, targets: str | set[str]) -> list[str]:
-    """Names of linear layers, the numbers of their layers as `*`, the most similar to the targets first."""
+    """Names of linear layers, numbers as `*`, the most similar to the targets first."""
     wanted = [targets] if isinstance(targets, str) else sorted(targets)
-    names = {
-        re.sub(r"(?<=\.)\d+(?=\.|$)", "*", name)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    }
+    names = {folded_numbers(name) for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
     def similarity(name: str) -> float:
         return max((SequenceMatcher(None, target, name).ratio() for target in wanted), default=0.0)

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from contextvars import ContextVar
+from threading import local
 
 import torch
-
-# the route and the backward pass in which its block was opened
-_active: ContextVar[tuple[Route | None, int]] = ContextVar("moda_route", default=(None, -1))
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
 
 def routing(modality: str | torch.Tensor) -> AbstractContextManager:
@@ -33,6 +31,9 @@ def checkpoint_routing() -> tuple[AbstractContextManager, AbstractContextManager
 
     model.gradient_checkpointing_enable({"use_reentrant": False, "context_fn": checkpoint_routing})
     """
+    if torch.compiler.is_compiling():
+        # the compiled recomputation holds its modality, and torch takes no other kind of context here
+        return create_selective_checkpoint_contexts(_recompute_everything)
     return nullcontext(), _Entered(active_route())
 
 
@@ -82,7 +83,7 @@ class Route:
 
 def active_route() -> Route | None:
     """The route of the innermost `routing` block, None outside of all."""
-    return _active.get()[0]
+    return _active.route
 
 
 def required_route() -> Route:
@@ -90,10 +91,11 @@ def required_route() -> Route:
 
     A route that was opened outside the running backward pass is refused: checkpointing without
     `checkpoint_routing` would recompute an earlier pass under today's modality, and its gradients
-    would be wrong without a word.
+    would be wrong without a word. Compiled code cannot ask for the backward pass; there a forgotten
+    context is an error unless a route happens to be active during backward.
     """
-    route, opened_in = _active.get()
-    if opened_in != _backward_id():
+    route, opened_in, now = _active.route, _active.opened_in, _backward_id()
+    if None not in (opened_in, now) and opened_in != now:
         raise RuntimeError(
             "gradient checkpointing recomputes a MoDA layer without the modality of its forward pass; use "
             'gradient_checkpointing_kwargs={"use_reentrant": False, "context_fn": checkpoint_routing}'
@@ -113,6 +115,16 @@ def modality_index(name: str, modalities: Sequence[str]) -> int:
     return modalities.index(name)
 
 
+class _Active(local):
+    """What the innermost block set, thread by thread. Not a ContextVar: torch.compile sees no change of one."""
+
+    route: Route | None = None
+    opened_in: int | None = -1  # the backward pass in which the block was opened
+
+
+_active = _Active()
+
+
 class _Entered:
     """Sets a route for the duration of a block; may be entered again, as a second backward does."""
 
@@ -121,10 +133,11 @@ class _Entered:
         self.outer = []
 
     def __enter__(self) -> None:
-        self.outer.append(_active.set((self.route, _backward_id())))
+        self.outer.append((_active.route, _active.opened_in))
+        _active.route, _active.opened_in = self.route, _backward_id()
 
     def __exit__(self, *exception) -> None:
-        _active.reset(self.outer.pop())
+        _active.route, _active.opened_in = self.outer.pop()
 
 
 def _highest_id(ids: torch.Tensor) -> int:
@@ -138,9 +151,14 @@ def _highest_id(ids: torch.Tensor) -> int:
     return highest
 
 
-def _backward_id() -> int:
-    # what torch.utils.checkpoint itself asks to tell one backward pass from another; -1 outside of all
-    return torch._C._current_graph_task_id()
+def _backward_id() -> int | None:
+    """Number of the running backward pass, -1 outside of all, None (not known) in compiled code."""
+    # what torch.utils.checkpoint itself asks to tell one backward pass from another; it cannot be traced
+    return None if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
+
+def _recompute_everything(*_, **__) -> CheckpointPolicy:
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _listed(modalities: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from oracles import moda_loop
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 
-from recbole_sda.adapters import MoDAConfig, MoDALinear, register, routing
+from recbole_sda.adapters import MoDAConfig, MoDALinear, adaptation_summary, register, routing
 
 MODALITIES = ("image", "text")
 
@@ -122,6 +122,21 @@ def test_starts_at_base_model_with_documented_initialisation():
     torch.testing.assert_close(forward(model, "m7", hidden_states), layer.base_layer(hidden_states))
 
 
+@pytest.mark.parametrize("init_weights", [True, "kaiming", "orthogonal"])
+def test_every_start_but_the_random_one_is_at_the_base_model(init_weights):
+    model = adapted(init_weights=init_weights, num_experts=2)
+    torch.testing.assert_close(forward(model, "text"), base_model()(inputs()))
+    A = first_layer(model).moda_A["default"].detach()
+    if init_weights == "kaiming":
+        lora = get_peft_model(nn.Sequential(nn.Linear(12, 16)), LoraConfig(r=8, target_modules=["0"]))
+        bound = lora.base_model.model[0].lora_A["default"].in_features ** -0.5
+        assert 0.8 * bound < A.abs().max() <= bound
+    elif init_weights == "orthogonal":
+        torch.testing.assert_close(A @ A.T, torch.eye(8))
+    else:
+        assert A.abs().max() < 0.05
+
+
 def test_rslora_and_patterns_change_rank_and_scale():
     model = adapted(use_rslora=True, rank_pattern={"second": 4}, alpha_pattern={"second": 2})
     first, second = model.base_model.model.children()
@@ -214,7 +229,7 @@ def test_safe_merge_refuses_broken_adapter():
     layer = first_layer(model)
     layer.moda_A["default"].data[0, 0] = float("nan")
     before = layer.weight.clone()
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match=r"NaNs detected.*adapter default seems to be broken"):
         model.merge_adapter(modality="text", safe_merge=True)
     assert torch.equal(layer.weight, before)
 
@@ -222,7 +237,7 @@ def test_safe_merge_refuses_broken_adapter():
 def test_merge_refuses_quantised_weight():
     layer = first_layer(adapted())
     layer.base_layer.weight = nn.Parameter(layer.weight.to(torch.int8), requires_grad=False)
-    with pytest.raises(TypeError, match=r"torch\.int8; load the base model in bfloat16"):
+    with pytest.raises(TypeError, match=r"torch\.int8.*load the base model in bfloat16"):
         layer.merge(modality="text")
 
 
@@ -241,6 +256,24 @@ def test_disabled_and_unloaded_equal_base_without_routing():
     unloaded = adapted().unload()
     assert type(unloaded.first) is nn.Linear
     torch.testing.assert_close(unloaded(inputs()), expected)
+
+
+def test_counts_and_summary_are_printed(capsys):
+    model = adapted(init_weights=True)
+    model.print_trainable_parameters()
+    pair, gate = 8 * (12 + 16 + 16 + 10), 2 * 64 * (4 + 2)
+    total = pair + gate + 12 * 16 + 16 + 16 * 10
+    assert f"trainable params: {pair + gate:,} || all params: {total:,}" in capsys.readouterr().out
+    assert adaptation_summary(model) == (
+        f"2 linear layers adapted: {{first,second}}; {pair + gate:,} of {total:,} parameters train"
+    )
+
+
+def test_an_adapter_added_to_a_model_in_eval_mode_does_not_drop():
+    model = adapted()
+    model.add_adapter("other", config(lora_dropout=0.9))
+    model.set_adapter("other")
+    torch.testing.assert_close(forward(model, "image"), forward(model, "image"))
 
 
 def test_two_adapters_switch_and_delete():

@@ -1,6 +1,5 @@
 """What MoDA adapts in real model families, and every mistake in its settings."""
 
-import json
 import re
 
 import pytest
@@ -9,7 +8,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from recbole_sda.adapters import LANGUAGE_MODEL_TARGETS, MoDAConfig, checkpoint_routing, routing
+from recbole_sda.adapters import (
+    LANGUAGE_MODEL_TARGETS,
+    MoDAConfig,
+    adaptation_summary,
+    checkpoint_routing,
+    routing,
+)
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -137,6 +142,30 @@ def test_layers_to_transform_goes_into_the_default_pattern(tmp_path):
     assert again.adapted_modules() == model.adapted_modules()
 
 
+SELF_ATTENTION = "model.language_model.layers.{}.self_attn.{{q,k,v,o}}_proj"
+MLP = "model.language_model.layers.{}.mlp.{{gate,up,down}}_proj"
+
+
+@pytest.mark.parametrize(
+    ("settings", "summary"),
+    [
+        ({}, f"14 linear layers adapted: {SELF_ATTENTION} (4 x 2), {MLP} (3 x 2); 20,224 of ".format("*", "*")),
+        ({"layers_to_transform": 1}, f"7 linear layers adapted: {SELF_ATTENTION}, {MLP}; ".format(1, 1)),
+        (
+            {"target_modules": ["attn.qkv", "attn.proj"]},
+            "4 linear layers adapted: model.visual.blocks.*.attn.{qkv,proj} (2 x 2); ",
+        ),
+        (
+            {"target_modules": r".*merger\.mlp\.[02]|.*1\.self_attn\.q_proj", "exclude_modules": ["o_proj"]},
+            "3 linear layers adapted: model.visual.merger.mlp.* (1 x 2), "
+            "model.language_model.layers.1.self_attn.q_proj; ",
+        ),
+    ],
+)
+def test_summary_folds_the_numbers_of_layers(settings, summary):
+    assert adaptation_summary(get_peft_model(tiny_qwen(), MoDAConfig(**settings))).startswith(summary)
+
+
 def test_targets_by_name_layer_and_exclusion():
     by_name = MoDAConfig(target_modules=["q_proj"], layers_to_transform=0, layers_pattern="language_model.layers")
     assert get_peft_model(tiny_qwen(), by_name).adapted_modules() == [
@@ -149,13 +178,6 @@ def test_targets_by_name_layer_and_exclusion():
     assert "model.visual.blocks.0.attn.qkv" in everything
 
 
-def test_modules_to_save_are_trained_and_stored(tmp_path):
-    model = get_peft_model(tiny_qwen(), MoDAConfig(modules_to_save=["lm_head"]))
-    assert any("lm_head" in name for name, parameter in model.named_parameters() if parameter.requires_grad)
-    model.save_pretrained(tmp_path)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["modules_to_save"] == ["lm_head"]
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -163,6 +185,7 @@ def test_modules_to_save_are_trained_and_stored(tmp_path):
         ({"target_modules": ["qproj"]}, r"model\.language_model\.layers\.\*\.self_attn\.q_proj"),
         ({"target_modules": r"decoder\..*\.q_proj"}, r"closest linear layers.*self_attn\.q_proj"),
         ({"exclude_modules": ".*"}, r"besides exclude_modules='\.\*'"),
+        ({"target_modules": ["q_proj"], "layers_to_transform": [7]}, r"in layers_to_transform=\[7\]"),
     ],
 )
 def test_targets_that_match_nothing_name_what_there_is(settings, message):
@@ -229,6 +252,9 @@ def test_gradient_checkpointing_of_transformers_equals_plain():
         ({"alpha_pattern": {"q_proj": "big"}}, r"alpha_pattern\['q_proj'\]='big'"),
         ({"lora_dropout": 1.0}, r"lora_dropout=1.0 is not in \[0, 1\)"),
         ({"lora_dropout": None}, "lora_dropout=None"),
+        ({"init_weights": "pissa"}, "init_weights='pissa' is unknown; choose True, False, kaiming or orthogonal"),
+        ({"init_weights": 1}, "init_weights=1 is unknown"),
+        ({"r": 2}, "num_experts=4 does not divide r=2; choose 1 or 2"),
         ({"gate_scale": "auto"}, "gate_scale='auto' is unknown; choose none or num_experts"),
         ({"modalities": "image"}, "modalities='image' is not a list"),
         ({"modalities": None}, "modalities=None is not a list"),
