@@ -82,13 +82,13 @@ class AlignmentLoss(nn.Module):
         center: bool = True,
         normalize: bool = True,
         learn_temperature: bool = False,
-        chunk_rows: int = 1024,
+        chunk_rows: int = 256,
     ):
         super().__init__()
         if not temperature > 0:
             raise ValueError(f"temperature={temperature} must be greater than 0, for example 0.05")
         if chunk_rows < 1:
-            raise ValueError(f"chunk_rows={chunk_rows} must be 1 or more; 1024 suits most machines")
+            raise ValueError(f"chunk_rows={chunk_rows} must be 1 or more; 256 suits most machines")
         self.start_temperature = float(temperature)
         start = torch.tensor(self.start_temperature)
         self.learned_temperature = nn.Parameter(start) if learn_temperature else None
