@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 
 from peft import LoraConfig
 
@@ -59,6 +60,10 @@ class StageSettings:
             raise SDAError(
                 f"WORLD_SIZE={processes}: a launcher started several processes, which would wait for each other's "
                 f"artefacts; start one and say --align_workers={processes}"
+            )
+        if self.config["align_workers"] > 1 and find_spec("ray") is None:
+            raise SDAError(
+                f"align_workers={self.config['align_workers']} needs Ray; pip install 'recbole_sda[tune]'"
             )
         if self.config["adapter"] != "none":
             self._check_adapter()
@@ -119,7 +124,8 @@ class StageSettings:
             try:
                 build()
             except (ValueError, TypeError) as error:
-                raise SDAError(f"the {what}'s configuration: {error}") from error
+                prefix = ", whose keys carry align_" if what == "alignment" else ""
+                raise SDAError(f"the {what}'s configuration{prefix}: {error}") from error
 
     def _check_batch_size(self) -> None:
         config, least = self.config, self.loss().min_rows
@@ -130,7 +136,12 @@ class StageSettings:
                 f"align_center={config['align_center']} needs at least {least}"
             )
         train, held = split_items(self.catalog, self.alignment())
-        compared = min(size, len(train), len(held))
+        compared, workers = min(size, len(train), len(held)), config["align_workers"]
+        if workers > compared:
+            raise SDAError(
+                f"align_workers={workers} leaves some without one of the {compared} items that are compared at "
+                f"once (align_batch_size={size}, {len(train)} to train on, {len(held)} held out); lower it"
+            )
         if config["alignment"] == "cmsa" and perplexity is not None and perplexity >= compared:
             raise SDAError(
                 f"align_teacher_perplexity={perplexity} is not below the {compared} items that are compared at "

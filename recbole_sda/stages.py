@@ -12,11 +12,11 @@ from peft import PeftModel, get_peft_model
 
 from recbole_sda.adapters import adaptation_summary, checkpoint_routing
 from recbole_sda.alignment.checkpoint import remove_state
-from recbole_sda.alignment.conflict import measure_conflict
+from recbole_sda.alignment.conflict import check_draws, measure_conflict
 from recbole_sda.alignment.ray_train import run_in_workers
 from recbole_sda.alignment.sampling import split_items
 from recbole_sda.alignment.trainer import align
-from recbole_sda.artefacts import build_once, clear_folder, digest, write_manifest
+from recbole_sda.artefacts import build_once, clear_folder, digest, read_manifest, write_manifest
 from recbole_sda.catalog import Catalog
 from recbole_sda.defaults import read_properties
 from recbole_sda.encoders import Backbone, load_backbone
@@ -61,17 +61,23 @@ class EncoderStages:
 
     def conflict(self, *, trained: bool) -> list[dict]:
         """Gradient cosines of training batches, under the trained adapter or the new one that it began as."""
-        settings = self.settings.alignment()
+        settings, loss = self.settings.alignment(), self.settings.loss()
+        rows = split_items(self.catalog, settings)[0]
+        check_draws(rows, settings.batch_size)  # before a backbone is loaded
+        if trained and loss.learned_temperature is not None:
+            manifest = read_manifest(self._folder("adapters", self.settings.adapter))
+            loss.learned_temperature.data.fill_(manifest["temperature"])
         return measure_conflict(
             self._adapted_backbone() if trained else self._new_adapter_backbone(),
             self.catalog,
-            self.settings.loss(),
-            rows=split_items(self.catalog, settings)[0],
+            loss,
+            rows=rows,
             batches=self.config["diagnose_batches"],
             batch_size=settings.batch_size,
             micro_batch=settings.micro_batch,
             num_experts=self.config["num_experts"],
             seed=settings.seed,
+            mixed_precision=settings.mixed_precision,
             modalities=settings.modalities,
         )
 
@@ -104,14 +110,15 @@ class EncoderStages:
     def _train_adapter(self, folder: Path) -> None:
         if self.config["align_workers"] == 1:
             self.train_adapter_here(folder)
-            return
-        run_in_workers(
-            partial(self._for_workers().train_adapter_here, folder.resolve()),
-            workers=self.config["align_workers"],
-            use_gpu=torch.device(self.config["device"]).type == "cuda",
-            name=digest(self.settings.adapter),
-            storage=Path(self.config["checkpoint_dir"]).resolve() / "ray",
-        )
+        else:
+            run_in_workers(
+                partial(self._for_workers().train_adapter_here, folder.resolve()),
+                workers=self.config["align_workers"],
+                use_gpu=torch.device(self.config["device"]).type == "cuda",
+                name=digest(self.settings.adapter),
+                storage=Path(self.config["checkpoint_dir"]).resolve() / "ray",
+            )
+        remove_state(folder)
 
     def _for_workers(self) -> "EncoderStages":
         """The same with plain values for a configuration, which a worker reads without RecBole."""
@@ -127,8 +134,8 @@ class EncoderStages:
             backbone.model.get_base_model().gradient_checkpointing_enable(
                 {"use_reentrant": False, "context_fn": checkpoint_routing}
             )
-        settings = self.settings
-        records = align(backbone, self.catalog, settings.loss(), settings.alignment(), folder=folder)
+        settings, loss = self.settings, self.settings.loss()
+        records = align(backbone, self.catalog, loss, settings.alignment(), folder=folder)
         if not PartialState().is_main_process:
             return
         backbone.model.save_pretrained(folder)
@@ -139,11 +146,11 @@ class EncoderStages:
                 "machine": {key: self.config[f"align_{key}"] for key in (*MACHINE_KEYS, "workers")},
                 "adapted_layers": len(backbone.model.targeted_module_names),
                 "trainable_parameters": backbone.model.get_nb_trainable_parameters()[0],
+                "temperature": loss.current_temperature,
                 "held_out": records,
                 "seconds": round(time.monotonic() - started, 1),
             },
         )
-        remove_state(folder)
 
     def _embed_catalog(self, folder: Path) -> None:
         clear_folder(folder)

@@ -223,7 +223,9 @@ def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
     with pytest.raises(SDAError, match=r"perplexity=17.5 is not below the 17 items .*41 to train on, 17 held out"):
         check(align_teacher_perplexity=17.5, align_batch_size=64)
     check(align_teacher_perplexity=7)
-    with pytest.raises(SDAError, match=r"the alignment's configuration: .*contradict each other"):
+    with pytest.raises(SDAError, match=r"align_workers=9 leaves some without one of the 8 items .*lower it"):
+        check(align_workers=9)
+    with pytest.raises(SDAError, match=r"the alignment's configuration, whose keys carry align_: .*contradict"):
         check(align_teacher_perplexity=7, align_teacher_temperature=0.1)
     check(align_batch_size=1, **ZERO_SHOT)
     (tmp_path / "none").mkdir()

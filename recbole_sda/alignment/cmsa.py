@@ -103,10 +103,14 @@ class CMSALoss(AlignmentLoss):
             **shared,
         )
 
+    @property
+    def needs_base(self) -> bool:
+        return self.teacher == "base"
+
     def teacher_views(
         self, views: list[Tensor], present: Sequence[Tensor], base: Sequence[Tensor] | None
     ) -> list[Tensor]:
-        if self.teacher != "base":
+        if not self.needs_base:
             return views
         if base is None or len(base) != len(views):
             raise ValueError(

@@ -20,11 +20,10 @@ from scipy import stats
 from torch import Tensor, nn
 
 from recbole_sda.adapters.config import language_model_targets
-from recbole_sda.alignment.encoding import micro_batches
+from recbole_sda.alignment.encoding import ItemEncoder, micro_batches
 from recbole_sda.alignment.similarity import AlignmentLoss
 from recbole_sda.catalog import Catalog
 from recbole_sda.encoders import Backbone
-from recbole_sda.encoders.batching import collate_items
 from recbole_sda.errors import SDAError
 from recbole_sda.progress import progress_bar
 
@@ -47,6 +46,7 @@ def measure_conflict(
     micro_batch: int,
     num_experts: int,
     seed: int,
+    mixed_precision: str = "none",
     modalities: Sequence[str] = ("image", "text"),
     show_progress: bool = True,
 ) -> list[dict]:
@@ -57,6 +57,7 @@ def measure_conflict(
         rows: the items to draw from, all with every modality.
         batches: how many are drawn; each holds ``batch_size`` different items, ``micro_batch`` of which go
             through the backbone at once.
+        mixed_precision: see :class:`AlignmentSettings`.
         num_experts: the columns of B fall into so many blocks; one expert's each in MoDA, mere columns in LoRA.
 
     Returns:
@@ -65,34 +66,33 @@ def measure_conflict(
     Raises:
         SDAError: nothing to look at, all batches the same, or gradients that are not finite.
     """
-    if batch_size >= len(rows):
-        raise SDAError(
-            f"align_batch_size={batch_size} takes all {len(rows)} training items, so that every batch would be "
-            "the same; use a smaller one"
-        )
+    check_draws(rows, batch_size)
     parameters = last_layer_B(backbone)
-    for parameter in backbone.parameters():
-        parameter.requires_grad_(False)
-    for parameter in parameters.values():
-        parameter.requires_grad_(True)
+    _train_only(parameters, backbone)
     backbone.eval()
     loss = loss.to(backbone.device)
-
-    def embed(modality: str, part: Sequence[int]) -> Tensor:
-        return backbone(modality, collate_items(catalog, backbone, modality, part))
-
+    embed = ItemEncoder(backbone, catalog, mixed_precision)
     found = []
     with progress_bar(batches, "conflict", "batch", show=show_progress) as bar:
         for drawn in _draw_batches(rows, batches, batch_size, seed):
             parts = micro_batches(drawn, micro_batch)
             compare = loss
-            if getattr(loss, "teacher", None) == "base":
-                with backbone.model.disable_adapter():
-                    compare = partial(loss, base=_embeddings(embed, parts, modalities))
+            if loss.needs_base:
+                compare = partial(loss, base=[embed.embed(m, parts, base=True) for m in modalities])
+                _train_only(parameters, backbone)  # PEFT's `disable_adapter` wakes up the others
             gradients = modality_gradients(embed, compare, parts, parameters, modalities=modalities)
             found.append(batch_cosines(gradients, num_experts))
             bar.update()
     return summarize(found)
+
+
+def check_draws(rows: np.ndarray, batch_size: int) -> None:
+    """Whether there are different batches to draw."""
+    if batch_size >= len(rows):
+        raise SDAError(
+            f"align_batch_size={batch_size} takes all {len(rows)} training items, so that every batch would be "
+            "the same; use a smaller one"
+        )
 
 
 def last_layer_B(backbone: Backbone) -> dict[str, nn.Parameter]:  # noqa: N802  the paper's B
@@ -222,6 +222,12 @@ def mean_interval(cosines: Sequence[float]) -> tuple[float, float, float]:
 def _embeddings(embed: Embed, parts: Sequence[Sequence[int]], modalities: Sequence[str]) -> list[Tensor]:
     """One (B, H) a modality."""
     return [torch.cat([embed(modality, part) for part in parts]) for modality in modalities]
+
+
+def _train_only(parameters: Mapping[str, Tensor], backbone: Backbone) -> None:
+    backbone.requires_grad_(False)
+    for parameter in parameters.values():
+        parameter.requires_grad_(True)
 
 
 def _draw_batches(rows: np.ndarray, batches: int, batch_size: int, seed: int) -> Iterator[np.ndarray]:

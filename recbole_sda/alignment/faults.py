@@ -21,10 +21,14 @@ def check_finite(
         first = ", ".join(names[row] for row in broken[:NAMES_IN_AN_ERROR])
         more = ", …" if len(broken) > NAMES_IN_AN_ERROR else ""
         raise SDAError(
-            f"{what} of step {step} cannot be used, not finite (items {first}{more}); "
-            f"lower align_learning_rate={settings.learning_rate}, "
-            "or use backbone_dtype=float32 and align_mixed_precision=none"
+            f"{what} of step {step} cannot be used, not finite (items {first}{more}); {_remedy(settings)}"
         )
+
+
+def check_gradient(norm: Tensor, step: int, settings: AlignmentSettings) -> None:
+    """Before the optimizer's step: weights that it has spoiled would be in the next checkpoint."""
+    if not torch.isfinite(norm):
+        raise SDAError(f"the gradient of step {step} is not finite; {_remedy(settings)}")
 
 
 @contextmanager
@@ -38,3 +42,10 @@ def memory_errors_named(settings: AlignmentSettings, when: str) -> Iterator[None
             f"align_micro_batch={settings.micro_batch}: {reason} Lower align_micro_batch (training goes on from "
             "its last checkpoint), lower max_pixels, or set align_gradient_checkpointing=True"
         ) from error
+
+
+def _remedy(settings: AlignmentSettings) -> str:
+    return (
+        f"lower align_learning_rate={settings.learning_rate}, "
+        "or use backbone_dtype=float32 and align_mixed_precision=none"
+    )

@@ -4,6 +4,7 @@ A *record* is what one look at the held-out items found; training keeps one afte
 :func:`warnings` reads nothing else.
 """
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -46,11 +47,14 @@ def distance_to_base(embeddings: Tensor, base: Tensor) -> float:
     return float(moved / spread)
 
 
-def retrieval(first: Tensor, second: Tensor, *, k: int = 5, center: bool = True) -> dict[str, float]:
+def retrieval(
+    first: Tensor, second: Tensor, *, names: Sequence[str] = ("image", "text"), k: int = 5, center: bool = True
+) -> dict[str, float]:
     """How well each item finds itself in the other modality.
 
     Args:
         first, second: (B, d), row i of both belongs to item i.
+        names: what the two are called.
         k: recall is the share of items found among the k nearest.
 
     Returns:
@@ -62,8 +66,8 @@ def retrieval(first: Tensor, second: Tensor, *, k: int = 5, center: bool = True)
     ranks = [(~(scores < scores.diagonal().unsqueeze(1))).sum(dim=1) for scores in (cross, cross.T)]
     reciprocal = torch.cat(ranks).double().reciprocal().mean()
     return {
-        f"image_to_text_recall@{k}": float((ranks[0] <= k).double().mean()),
-        f"text_to_image_recall@{k}": float((ranks[1] <= k).double().mean()),
+        f"{names[0]}_to_{names[1]}_recall@{k}": float((ranks[0] <= k).double().mean()),
+        f"{names[1]}_to_{names[0]}_recall@{k}": float((ranks[1] <= k).double().mean()),
         "mrr": float(reciprocal),
     }
 
@@ -99,7 +103,7 @@ def _near_base(now: dict, steps: int) -> str | None:
         return None
     return (
         f"the adapted embeddings are those of the base model: they have moved by {farthest:.2e} of its spread; "
-        "raise align_learning_rate or align_steps, or set gate_scale=num_experts"
+        "raise align_learning_rate or align_steps, or with MoDA set gate_scale=num_experts"
     )
 
 

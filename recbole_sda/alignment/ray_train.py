@@ -6,6 +6,7 @@ pictures are files, so ``checkpoint_dir`` and ``data_path`` have to be on a disk
 """
 
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -32,13 +33,21 @@ def run_in_workers(
         SDAError: Ray is not installed or has too little room, or ``function`` raised one.
     """
     try:
+        import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchTrainer
     except ImportError as error:
         raise SDAError(f"align_workers={workers} needs Ray ({error}); pip install 'recbole_sda[tune]'") from error
+    ray.init(ignore_reinit_error=True)
+    kind = "GPU" if use_gpu else "CPU"
+    if (there := int(ray.cluster_resources().get(kind, 0))) < workers:
+        raise SDAError(f"align_workers={workers} takes a {kind} each, and Ray has {there}; lower align_workers")
+    refusal = storage / f"{name}.refusal.txt"
+    refusal.parent.mkdir(parents=True, exist_ok=True)
+    refusal.unlink(missing_ok=True)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"function": function},
+        train_loop_config={"function": function, "refusal": refusal, "folder": os.getcwd()},
         scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
         run_config=RunConfig(
             name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=MAX_FAILURES)
@@ -47,9 +56,8 @@ def run_in_workers(
     try:
         trainer.fit()
     except TrainingFailedError as error:
-        for failure in getattr(error, "worker_failures", {}).values():
-            if isinstance(failure, SDAError):
-                raise SDAError(str(failure)) from error
+        if refusal.is_file():
+            raise SDAError(refusal.read_text(encoding="utf-8")) from error
         raise
 
 
@@ -59,4 +67,12 @@ def _work(config: dict) -> None:
 
     sys.argv = sys.argv[:1]  # RecBole's Config reads the command line, and a worker's is Ray's
     logging.getLogger("recbole_sda").setLevel(logging.WARNING if get_context().get_world_rank() else logging.INFO)
-    config["function"](get_device())
+    os.chdir(config["folder"])  # relative paths are those of the process that asked for the workers
+    refusal = config["refusal"]
+    if refusal.is_file():  # a mistake in the input, which Ray takes for a machine that failed and tries again
+        raise SDAError(refusal.read_text(encoding="utf-8"))
+    try:
+        config["function"](get_device())
+    except SDAError as error:
+        refusal.write_text(str(error), encoding="utf-8")
+        raise

@@ -90,6 +90,10 @@ class AlignmentLoss(nn.Module):
         if chunk_rows < 1:
             raise ValueError(f"chunk_rows={chunk_rows} must be 1 or more; 256 suits most machines")
         self.start_temperature = float(temperature)
+        if learn_temperature and temperature < MIN_TEMPERATURE:
+            raise ValueError(
+                f"temperature={temperature} with learn_temperature=True must be {MIN_TEMPERATURE} or more"
+            )
         start = torch.tensor(self.start_temperature)
         self.learned_temperature = nn.Parameter(start) if learn_temperature else None
         self.center = center
@@ -101,12 +105,19 @@ class AlignmentLoss(nn.Module):
         """τ, with its gradient where it is learned."""
         if self.learned_temperature is None:
             return self.start_temperature
-        return self.learned_temperature.clamp(min=MIN_TEMPERATURE)
+        # clamped in value only: a gradient that stops at the bound would never lead back from it
+        learned = self.learned_temperature
+        return learned + (learned.clamp(min=MIN_TEMPERATURE) - learned).detach()
 
     @property
     def current_temperature(self) -> float:
         """τ as a plain number."""
         return float(torch.as_tensor(self.temperature).detach())
+
+    @property
+    def needs_base(self) -> bool:
+        """Whether :meth:`parts` asks for ``base``."""
+        return False
 
     @property
     def min_rows(self) -> int:
@@ -190,6 +201,8 @@ class AlignmentLoss(nn.Module):
 
     def _view(self, embeddings: Tensor, present: Tensor) -> Tensor:
         """(B, d); rows that are not present stay zero."""
+        if int(present.sum()) < self.min_rows:
+            return embeddings  # compared with nobody
         if present.all():
             return center_and_normalize(embeddings, center=self.center, normalize=self.normalize)
         view = center_and_normalize(embeddings[present], center=self.center, normalize=self.normalize)

@@ -18,7 +18,8 @@ class Tracking:
         self.accelerator.log({f"train/{name}": value for name, value in figures.items()}, step=step)
 
     def look(self, record: dict) -> None:
-        figures = {f"held_out/{name}": value for name, value in record.items() if isinstance(value, float)}
+        figures = {"held_out/loss": record["held_out_loss"]}
+        figures |= {f"held_out/{name}": record[name] for name in record if name == "mrr" or "_recall@" in name}
         for kind in BY_MODALITY:
             figures |= {f"{kind}/{modality}": value for modality, value in record[kind].items()}
         for layer, modalities in record["gates"].items():

@@ -1,7 +1,8 @@
 """The stage-1 loop: a pass a modality and item, an alignment loss, the best adapter by held-out items.
 
-In one process or in several, from the start or from where an earlier one was stopped: the same code and, but for
-the rounding of sums, the same weights.
+In one process or in several, from the start or from where an earlier one was stopped: the same code. A training
+that goes on ends with the weights of one that was left alone; other micro-batches or numbers of processes give the
+same but for the draws of dropout and the rounding of sums.
 """
 
 import logging
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from recbole_sda.alignment.checkpoint import Progress, load_state, restore_parameters, save_state
 from recbole_sda.alignment.encoding import ItemEncoder, micro_batches
-from recbole_sda.alignment.faults import check_finite, memory_errors_named
+from recbole_sda.alignment.faults import check_finite, check_gradient, memory_errors_named
 from recbole_sda.alignment.grad_cache import cached_step
 from recbole_sda.alignment.health import warnings
 from recbole_sda.alignment.held_out import BEST_BY, HeldOut
@@ -50,8 +51,8 @@ def align(
     directions, the state before training included.
 
     Args:
-        folder: for checkpoints and logs. A checkpoint found there is gone on from; it stays there, for the
-            caller to remove when the adapter is saved. None keeps nothing.
+        folder: for checkpoints and logs, one for each model, catalogue and settings. A checkpoint found there is
+            gone on from; it stays there, for the caller to remove when the adapter is saved. None keeps nothing.
 
     Returns:
         One record for each look at the held-out items: step, training loss and its parts, held-out loss, recall
@@ -66,12 +67,13 @@ def align(
 
 class _Training:
     def __init__(self, backbone, catalog, loss, settings: AlignmentSettings, folder, show_progress):
-        self.backbone, self.catalog, self.settings, self.folder = backbone, catalog, settings, folder
+        self.backbone, self.catalog, self.settings = backbone, catalog, settings
+        self.folder = None if folder is None else Path(folder)
         self.loss = loss.to(backbone.device)
         accelerator = Accelerator(
             cpu=backbone.device.type == "cpu",
             log_with=(list(settings.trackers) if folder else None) or None,
-            project_dir=folder,
+            project_dir=self.folder,
         )
         self.processes, self.tracking = Processes(accelerator), Tracking(accelerator)
         self.show_progress = show_progress and self.processes.is_main
@@ -89,8 +91,7 @@ class _Training:
                 held_rows,
                 self.loss,
                 self.processes,
-                modalities=settings.modalities,
-                micro_batch=settings.micro_batch,
+                settings,
             )
         self.adapter = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         self.parameters = self.adapter | {f"loss.{name}": p for name, p in loss.named_parameters()}
@@ -146,6 +147,7 @@ class _Training:
         self.processes.sum_gradients(self.adapter.values())  # the loss's own are whole in every process
         parameters = [p for p in self.parameters.values() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
+        check_gradient(norm, step, self.settings)
         self.optimizer.step()
         self.progress.step = step
         measured = self._measured(parts)
@@ -176,7 +178,7 @@ class _Training:
 
     def _base_embeddings(self, parts: list[np.ndarray], total: int) -> list[Tensor] | None:
         """What the frozen model says of the batch, where it is the teacher."""
-        if getattr(self.loss, "teacher", None) != "base":
+        if not self.loss.needs_base:
             return None
         modalities, embed = self.settings.modalities, self.encode.embed
         return [self.processes.gather(embed(m, parts, base=True), total) for m in modalities]
@@ -216,6 +218,7 @@ class _Training:
     def _resume(self) -> None:
         if self.folder is None:
             return
+        self.folder.mkdir(parents=True, exist_ok=True)
         found = load_state(self.folder, self.parameters, self.optimizer, settings=self._compared_settings())
         if found is not None:
             self.progress = found

@@ -285,16 +285,17 @@ def measured(catalog, backbone=None, loss=None, **keys):
     )
 
 
-def test_batches_are_drawn_from_the_rows_and_each_leaves_a_cosine(catalog, monkeypatch):
+@pytest.mark.parametrize("teacher", ["mean", "base"])
+def test_batches_are_drawn_from_the_rows_and_each_leaves_a_cosine(catalog, monkeypatch, teacher):
     drawn = []
 
     def watch(catalog, backbone, modality, rows):
         drawn.append((modality, tuple(rows)))
         return collate_items(catalog, backbone, modality, rows)
 
-    monkeypatch.setattr("recbole_sda.alignment.conflict.collate_items", watch)
+    monkeypatch.setattr("recbole_sda.alignment.encoding.collate_items", watch)
     backbone = backbone_with().train()
-    records = measured(catalog, backbone, micro_batch=100)
+    records = measured(catalog, backbone, loss=CMSALoss(0.2, teacher=teacher), micro_batch=100)
     assert len(records) == (1 + 4) * (1 + 4) + 1
     assert all(len(record["cosines"]) == 3 for record in records)
     assert all(record["low"] <= record["mean"] <= record["high"] for record in records)
@@ -331,6 +332,8 @@ def test_what_cannot_be_measured_is_refused(catalog):
         measured(catalog, batch_size=38)
 
     class Broken(torch.nn.Module):
+        needs_base = False
+
         def forward(self, first, second):
             return (first * second).sum() * float("nan")
 

@@ -122,8 +122,10 @@ def test_center_and_normalize():
 @pytest.mark.parametrize("make", LOSSES)
 def test_too_few_rows_to_compare(make):
     for rows in (1, 2):
-        with pytest.raises(ValueError, match=f"{rows} rows cannot be centred: give at least 3 .* center=False"):
+        with pytest.raises(ValueError, match=f"no two modalities share 3 items in this batch of {rows}; .*larger"):
             make()(*drawn(rows))
+        with pytest.raises(ValueError, match=f"{rows} rows cannot be centred: give at least 3 .* center=False"):
+            center_and_normalize(drawn(rows)[0])
     with pytest.raises(ValueError, match=r"no two modalities share 2 items in this batch of 1; .*larger batch"):
         make(center=False)(*drawn(1))
     assert make(center=False)(*drawn(2)).isfinite()
@@ -356,7 +358,11 @@ def test_learned_temperature_has_the_gradient_of_the_formula(make):
     with torch.no_grad():
         loss.learned_temperature.fill_(-1)
     assert loss.current_temperature == pytest.approx(0.01)
-    assert loss(*pair).isfinite()
+    loss.learned_temperature.grad = None
+    loss(*pair).backward()
+    assert loss.learned_temperature.grad != 0  # there is a way back from the bound
+    with pytest.raises(ValueError, match=r"temperature=0.005 with learn_temperature=True must be 0.01 or more"):
+        make(0.005, learn_temperature=True)
     assert dict(make(0.3).named_parameters()) == {}
 
 
@@ -403,6 +409,10 @@ def test_a_pair_compares_the_items_that_have_both():
 def test_pairs_with_too_few_common_items_are_left_out():
     views = [*drawn(rows=8), drawn(rows=8, seed=4)[0]]
     everyone, few = torch.ones(8, dtype=torch.bool), torch.arange(8) < 4
+    for rare in (1, 2):
+        parts = CMSALoss(0.2).parts(*views, present=[everyone, everyone, torch.arange(8) < rare])
+        torch.testing.assert_close(parts.loss, CMSALoss(0.2)(*views[:2]))
+        assert set(parts.divergence) == {(0, 1), (1, 0)}
     parts = CMSALoss(0.2).parts(*views, present=[everyone, ~few, few])
     assert set(parts.divergence) == {(0, 1), (1, 0), (0, 2), (2, 0)}
     with pytest.raises(ValueError, match="no two modalities share 3 items in this batch of 8"):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -74,15 +75,21 @@ def test_two_workers_train_what_one_process_trains(catalog, tmp_path, cluster):
     assert not (together / FILE).exists()
 
 
-def spoiled(device):
+def spoiled(tries, device):
+    with tries.open("a") as file:
+        file.write("one")
     raise SDAError(f"key=1 on {device.type}; say key=2")
 
 
 @pytest.mark.slow
-def test_an_error_in_a_worker_is_the_callers(cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_train, "MAX_FAILURES", 0)
+def test_an_error_in_a_worker_is_the_callers_and_work_is_not_done_again(cluster, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray_train, "MAX_FAILURES", 1)
+    work = partial(spoiled, tmp_path / "tries.txt")
     with pytest.raises(SDAError, match=r"^key=1 on cpu; say key=2$"):
-        run_in_workers(spoiled, workers=1, use_gpu=False, name="spoiled", storage=tmp_path)
+        run_in_workers(work, workers=1, use_gpu=False, name="spoiled", storage=tmp_path)
+    assert (tmp_path / "tries.txt").read_text() == "one"
+    with pytest.raises(SDAError, match=r"align_workers=99 takes a CPU each, and Ray has 4; lower align_workers"):
+        run_in_workers(work, workers=99, use_gpu=False, name="crowd", storage=tmp_path)
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch, tmp_path):

@@ -291,6 +291,26 @@ def test_no_memory_left_names_step_sizes_and_remedy(catalog, monkeypatch, at, wh
         train(catalog, backbone=backbone, batch_size=24, micro_batch=20, eval_every=1)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_gradients_that_are_no_numbers_stop_before_they_are_applied(catalog, tmp_path, value):
+    """The loss is finite, and the checkpoint from before the step stays good."""
+    backbone, step = adapted(), itertools.count(1)
+    (parameter, *_) = (p for p in backbone.parameters() if p.requires_grad)
+    parameter.register_hook(lambda grad: grad * value if next(step) > 2 else grad)
+    run = {"settings": settings(checkpoint_every=1), "folder": tmp_path, "show_progress": False}
+    with pytest.raises(SDAError, match=r"the gradient of step 3 is not finite; lower align_learning_rate=0.005"):
+        align(backbone, catalog, CMSALoss(0.2), **run)
+    assert align(adapted(), catalog, CMSALoss(0.2), **run)[-1]["step"] == 3
+
+
+def test_held_out_embeddings_that_are_no_numbers_name_their_items(catalog, monkeypatch):
+    backbone = adapted()
+    whole = backbone.forward
+    monkeypatch.setattr(backbone, "forward", lambda modality, inputs: whole(modality, inputs) * float("nan"))
+    with pytest.raises(SDAError, match=r"the held-out image embeddings of step 0 cannot .*items P\d+, P\d+, .*…"):
+        train(catalog, backbone=backbone)
+
+
 # sizes, precision, patience
 
 
@@ -394,7 +414,7 @@ def load_tiny_lora():
 
 def test_figures_reach_tensorboard(catalog, tmp_path):
     backbone = adapted()
-    align(
+    records = align(
         backbone, catalog, CMSALoss(0.2), settings(steps=4, eval_every=2, trackers=("tensorboard",)),
         folder=tmp_path, show_progress=False,
     )  # fmt: skip
@@ -405,7 +425,12 @@ def test_figures_reach_tensorboard(catalog, tmp_path):
     assert rates == pytest.approx([0.005, 0.00375, 0.0025, 0.00125])
     assert [event.step for event in events.Scalars("held_out/mrr")] == [0, 2, 4]
     assert min(event.value for event in events.Scalars("train/tokens_per_second")) > 0
-    assert {"train/divergence_image_to_text", "effective_rank/text", "distance_to_base/image"} <= names
+    assert "held_out/divergence_image_to_text" not in names  # it is the training's
+    assert [event.value for event in events.Scalars("held_out/loss")] == pytest.approx(
+        [record["held_out_loss"] for record in records]
+    )
+    assert {"held_out/image_to_text_recall@5", "train/divergence_image_to_text"} <= names
+    assert {"effective_rank/text", "distance_to_base/image"} <= names
     assert sum(name.startswith("gate/") for name in names) == 14 * 2 * 4
 
 
