@@ -39,7 +39,7 @@ from torch.autograd import DeviceType
 
 from recbole_sda.adapters import checkpoint_routing
 
-# dense bfloat16, from NVIDIA's data sheets; the first name that fits
+# dense bfloat16 TFLOP/s, not looked up for your card: `--peak-tflops` wins; the first name that fits
 PEAK_TFLOPS = {"H100 PCIe": 756, "H100 NVL": 835, "H100": 989, "A100": 312}
 TOP_OPS = 10
 
