@@ -23,8 +23,9 @@ from recbole.utils import (  # noqa: E402
     training_arguments,
 )
 
-from recbole_sda.config_checks import OPTIONAL_TEXTS, TEXTS, check_metrics, check_values  # noqa: E402
+from recbole_sda.config_checks import check_metrics, check_values  # noqa: E402
 from recbole_sda.evaluation import register_metrics  # noqa: E402
+from recbole_sda.key_kinds import is_text  # noqa: E402
 from recbole_sda.model import OWN_MODELS  # noqa: E402
 
 # Keys that RecBole reads but that stand in none of its YAML files.
@@ -218,7 +219,7 @@ def _recbole_properties() -> Path:
 def _typed(key: str, value):
     if not isinstance(value, str):
         return value
-    if key in TEXTS + OPTIONAL_TEXTS:
+    if is_text(key):
         return None if value in NULLS else value
     if key.endswith("_num_interval"):  # "[5,10]" is an interval to RecBole, not a list
         return value

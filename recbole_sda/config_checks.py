@@ -1,74 +1,17 @@
 """The checks of our keys: each error names the key, what was found, and the remedy."""
 
+import re
 from collections.abc import Mapping
 
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 
 from recbole_sda.errors import SDAError
+from recbole_sda.key_kinds import check_kinds, keys_of_type
 from recbole_sda.variants import VARIANTS, check_names
 
-MODALITIES = ("image", "text")
-
-CHOICES = {
-    "adapter": ("moda", "lora", "none"),
-    "alignment": ("cmsa", "info_nce"),
-    "align_teacher": ("mean", "per_modality", "base"),
-    "align_scale_teacher": ("divide", "multiply"),
-    "align_divergence": ("kl", "cross_entropy"),
-    "align_mixed_precision": ("none", "bf16"),
-    "gate_scale": ("none", "num_experts"),
-    "feature_dtype": ("float16", "float32"),
-    "fusion": ("concat", "sum"),
-    "feature_reduction": ("none", "pca"),
-    "use_item_id": ("none", "add"),
-}
-POSITIVE_INTEGERS = [
-    "min_pixels",
-    "max_pixels",
-    "max_image_pixels",
-    "prompt_value_chars",
-    "lora_r",
-    "num_experts",
-    "align_chunk_rows",
-    "align_batch_size",
-    "align_micro_batch",
-    "align_steps",
-    "align_holdout_max",
-    "align_eval_every",
-    "align_checkpoint_every",
-    "align_workers",
-    "embed_batch_tokens",
-    "feature_dimension",
-]
-POSITIVE_NUMBERS = ["align_temperature", "lora_alpha", "align_learning_rate", "align_max_grad_norm"]
-OPTIONAL_POSITIVE_INTEGERS = ["align_patience"]
-OPTIONAL_POSITIVE_NUMBERS = ["align_teacher_temperature", "align_teacher_perplexity"]
-SHARES = ["tail_head_share", "align_holdout_share"]
-BOOLEANS = [
-    "strict",
-    "all_items",
-    "align_learn_temperature",
-    "align_center",
-    "align_normalize",
-    "align_stop_gradient",
-    "align_transpose_target",
-    "align_gradient_checkpointing",
-]
-LISTS = ["modalities", "compare", "text_fields", "align_trackers"]
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
-# Read as they are typed: a prompt in braces is no mapping, a revision of digits no number.
-TEXTS = [
-    "model",
-    "dataset",
-    "features",
-    "backbone",
-    "prompt_domain",
-    "prompt_image",
-    "prompt_text",
-    "prompt_field",
-]
-OPTIONAL_TEXTS = ["backbone_revision", "image_folder", "result_file"]
-MIN_DIAGNOSE_BATCHES = 10
+# Names become names of files and of keys.
+MODALITY_NAME = re.compile(r"[a-z][a-z0-9_]*")
 METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 
 
@@ -79,9 +22,9 @@ def check_values(config) -> None:
         SDAError: at the first key that is wrong.
     """
     values = config.final_config_dict
-    for key in LISTS:
+    for key in keys_of_type("list"):
         values[key] = _names(key, values[key])
-    _check_kinds(values)
+    check_kinds(values)
     _check_modalities(config)
     values["align_trackers"] = values["align_trackers"] or []
     _check_trackers(values["align_trackers"])
@@ -100,6 +43,11 @@ def check_values(config) -> None:
         )
     if values["min_pixels"] > values["max_pixels"]:
         raise SDAError(f"min_pixels={values['min_pixels']} is above max_pixels={values['max_pixels']}")
+    if values["pooling_layer"] is not None and values["pooling_last_layers"] != 1:
+        raise SDAError(
+            f"pooling_layer={values['pooling_layer']} chooses one layer, pooling_last_layers="
+            f"{values['pooling_last_layers']} averages several; leave one of them out"
+        )
     _check_valid_metric(values)
 
 
@@ -116,47 +64,23 @@ def check_metrics(values: dict) -> None:
         raise SDAError(f"valid_metric={values['valid_metric']!r} is no metric; choose one, for example NDCG@10")
 
 
-def _check_kinds(values: Mapping) -> None:
-    for key, choices in CHOICES.items():
-        if values[key] not in choices:
-            raise SDAError(f"{key}={values[key]!r} is unknown; choose {', '.join(choices)}")
-    for key in POSITIVE_INTEGERS + [k for k in OPTIONAL_POSITIVE_INTEGERS if values[k] is not None]:
-        if type(values[key]) is not int or values[key] < 1:
-            raise SDAError(f"{key}={values[key]!r} must be a whole number of at least 1")
-    batches = values["diagnose_batches"]
-    if type(batches) is not int or batches < MIN_DIAGNOSE_BATCHES:
-        raise SDAError(
-            f"diagnose_batches={batches!r} must be a whole number of at least {MIN_DIAGNOSE_BATCHES}; "
-            "fewer say too little"
-        )
-    for key in POSITIVE_NUMBERS + [k for k in OPTIONAL_POSITIVE_NUMBERS if values[k] is not None]:
-        if type(values[key]) not in (int, float) or not 0 < values[key] < float("inf"):
-            raise SDAError(f"{key}={values[key]!r} must be a number greater than 0")
-    for key in SHARES:
-        if type(values[key]) not in (int, float) or not 0 < values[key] < 1:
-            raise SDAError(f"{key}={values[key]!r} must lie between 0 and 1, for example 0.2")
-    for key in BOOLEANS:
-        if type(values[key]) is not bool:
-            raise SDAError(f"{key}={values[key]!r} must be True or False")
-    if type(values["lora_dropout"]) not in (int, float) or not 0 <= values["lora_dropout"] < 1:
-        raise SDAError(f"lora_dropout={values['lora_dropout']!r} must lie in [0, 1)")
-    limit = values["tail_max_popularity"]
-    if limit is not None and (type(limit) is not int or limit < 0):
-        raise SDAError(f"tail_max_popularity={limit!r} must be a whole number of at least 0, or empty")
-    for key in TEXTS + [k for k in OPTIONAL_TEXTS if values[k] is not None]:
-        if not isinstance(values[key], str) or not values[key]:
-            raise SDAError(f"{key}={values[key]!r} must be text; in YAML put quotes around it")
-
-
 def _check_modalities(config) -> None:
     values = config.final_config_dict
     modalities = values["modalities"]
-    unknown = [m for m in modalities or [] if m not in MODALITIES]
-    if not modalities or unknown or len(set(modalities)) < len(modalities):
-        raise SDAError(f"modalities={modalities!r}: choose image, text or image,text")
+    unfit = [name for name in modalities or [] if not MODALITY_NAME.fullmatch(name)]
+    if not modalities or unfit or len(set(modalities)) < len(modalities):
+        raise SDAError(
+            f"modalities={modalities!r}: choose image, text or image,text, or further names of small letters, "
+            "digits and _, each once"
+        )
+    values["modality_kinds"] = values["modality_kinds"] or {}
+    if strangers := [name for name in values["modality_kinds"] if name not in modalities]:
+        raise SDAError(
+            f"modality_kinds names {', '.join(strangers)}, but modalities={','.join(modalities)}; add it there"
+        )
     if len(modalities) > 1 or values["adapter"] == "none":
         return
-    remedy = f"alignment needs an image and a text; with modalities={modalities[0]} use"
+    remedy = f"alignment needs two modalities, such as an image and a text; with modalities={modalities[0]} use"
     trained = [name for name in values["compare"] or [] if _trains(name)]
     if trained:
         raise SDAError(f"compare names {', '.join(trained)}, but {remedy} --compare=ids,zero_shot")

@@ -7,7 +7,7 @@ import yaml
 
 from recbole_sda.errors import SDAError
 
-_KEY_LINE = re.compile(r"^(?P<key>\w+):(?P<value>.*?)\s+# (?P<help>\(\w+\) .*)$")
+_KEY_LINE = re.compile(r"^(?P<key>\w+):(?P<value>.*?)\s+# (?P<help>\((?P<type>\w+)\) .*)$")
 _SECTION_LINE = re.compile(r"^# (?P<title>[A-Z].*[^.])$")
 
 
@@ -77,6 +77,12 @@ def read_properties(kind: str, name: str = "") -> dict:
         return {}
     path = properties_folder() / kind / f"{name}.yaml" if name else properties_folder() / f"{kind}.yaml"
     return read_yaml(path) if path.is_file() else {}
+
+
+def key_types() -> dict[str, str]:
+    """Every key of ``overall`` → the type that its comment states."""
+    lines = (properties_folder() / "overall.yaml").read_text(encoding="utf-8").splitlines()
+    return {match["key"]: match["type"] for line in lines if (match := _KEY_LINE.match(line))}
 
 
 def help_text() -> str:

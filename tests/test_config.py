@@ -11,9 +11,8 @@ import yaml
 from recbole.config import Config
 from recbole.utils import ModelType
 
-from recbole_sda import config_checks
+from recbole_sda import config_checks, key_kinds
 from recbole_sda.config import SDAConfig, find_model, known_keys
-from recbole_sda.config_checks import MODALITIES
 from recbole_sda.defaults import properties_folder, read_properties, read_yaml
 from recbole_sda.errors import SDAError
 from recbole_sda.model import OWN_MODELS
@@ -225,7 +224,7 @@ def test_lists_may_be_text_with_commas():
     assert configure("--compare=ids")["compare"] == ["ids"]
 
 
-@pytest.mark.parametrize("key", [*config_checks.LISTS, "metrics"])
+@pytest.mark.parametrize("key", [*key_kinds.keys_of_type("list"), "metrics"])
 @pytest.mark.parametrize("value", [5, True, [5], [["image"]], {"image": 1}])
 def test_a_list_of_anything_but_names_is_refused(key, value):
     assert refused(**{key: value}).startswith(f"{key}={value!r}")
@@ -374,26 +373,29 @@ def test_recboles_refusal_is_an_error_of_ours():
 # --- values of ours ---
 
 
-@pytest.mark.parametrize("key", config_checks.CHOICES)
+@pytest.mark.parametrize("key", key_kinds.CHOICES)
 @pytest.mark.parametrize("value", ["nonsense", 5, None, ["none"]])
 def test_a_choice_names_the_choices(key, value):
-    choices = config_checks.CHOICES[key]
+    choices = key_kinds.CHOICES[key]
     assert refused(**{key: value}) == f"{key}={value!r} is unknown; choose {', '.join(choices)}"
 
 
-@pytest.mark.parametrize("key", config_checks.CHOICES)
+@pytest.mark.parametrize("key", key_kinds.CHOICES)
 def test_every_choice_is_accepted(key):
-    for value in config_checks.CHOICES[key]:
+    for value in key_kinds.CHOICES[key]:
         assert configure(**{key: value})[key] == value
 
 
-@pytest.mark.parametrize("key", config_checks.POSITIVE_INTEGERS)
-@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, True, None, "many", [1]])
+@pytest.mark.parametrize("key", sorted({*key_kinds.keys_of_type("int")} - {*key_kinds.MINIMUM}))
+@pytest.mark.parametrize("value", [0, -1, 1.5, 2.0, True, "many", [1]])
 def test_a_whole_number_above_zero(key, value):
     assert refused(**{key: value}) == f"{key}={value!r} must be a whole number of at least 1"
 
 
-@pytest.mark.parametrize("key", config_checks.POSITIVE_NUMBERS + config_checks.OPTIONAL_POSITIVE_NUMBERS)
+NUMBERS = sorted({*key_kinds.keys_of_type("float")} - {*key_kinds.SHARES, *key_kinds.HALF_OPEN_SHARES})
+
+
+@pytest.mark.parametrize("key", NUMBERS)
 @pytest.mark.parametrize("value", [0, -0.1, float("inf"), float("nan"), True, "much"])
 def test_a_number_above_zero(key, value):
     assert refused(**{key: value}) == f"{key}={value!r} must be a number greater than 0"
@@ -413,13 +415,13 @@ def test_trackers(monkeypatch):
     assert "align_trackers=wandb: wandb is not installed; pip install wandb" in refused(align_trackers="wandb")
 
 
-@pytest.mark.parametrize("key", config_checks.SHARES)
+@pytest.mark.parametrize("key", key_kinds.SHARES)
 @pytest.mark.parametrize("value", [0, 1, -0.2, 20, True, None, "20%", float("nan")])
 def test_a_share(key, value):
     assert refused(**{key: value}).startswith(f"{key}={value!r} must lie between 0 and 1")
 
 
-@pytest.mark.parametrize("key", config_checks.BOOLEANS)
+@pytest.mark.parametrize("key", key_kinds.keys_of_type("bool"))
 @pytest.mark.parametrize("value", [0, 1, "maybe", None])
 def test_a_boolean(key, value):
     assert refused(**{key: value}) == f"{key}={value!r} must be True or False"
@@ -432,6 +434,8 @@ def test_a_boolean(key, value):
     [
         ("lora_dropout", (1, -0.1, True, "a", None), (0, 0.5)),
         ("tail_max_popularity", (-1, 2.5, True, "a"), (None, 0, 5)),
+        ("read_workers", (-1, 2.5, True, "a", None), (0, 5)),
+        ("pooling_layer", (2.5, True, "a"), (None, -1, 0, 5)),
         ("align_patience", (0, 2.5, True, "a"), (None, 1, 5)),
         ("features", (None, 5, ["none"]), ("none", "auto", "some/folder")),
         ("backbone", (None, 5, ["tiny"]), ("tiny", "some/folder")),
@@ -444,20 +448,49 @@ def test_the_other_values(key, bad, good):
         assert configure(**{key: value})[key] == value
 
 
-def test_every_key_that_is_checked_exists_and_has_a_good_default():
-    listed = [
-        *config_checks.CHOICES,
-        *config_checks.POSITIVE_INTEGERS,
-        *config_checks.POSITIVE_NUMBERS,
-        *config_checks.OPTIONAL_POSITIVE_NUMBERS,
-        *config_checks.SHARES,
-        *config_checks.BOOLEANS,
-        *config_checks.LISTS,
-    ]
-    assert len(listed) == len(set(listed))
-    assert set(listed) <= set(read_yaml(properties_folder() / "overall.yaml"))
+def test_every_key_has_a_kind_and_a_good_default():
+    keys = read_yaml(properties_folder() / "overall.yaml")
+    kinds = {*key_kinds.CHECKS, "list"}
+    typed = {key for kind in kinds for key in key_kinds.keys_of_type(kind)} | set(key_kinds.CHOICES)
+    assert typed - set(keys) == set()
+    assert set(keys) - typed == set()
+    bounded = {*key_kinds.MINIMUM, *key_kinds.SHARES, *key_kinds.HALF_OPEN_SHARES, *key_kinds.MAPPINGS}
+    assert bounded <= set(keys)
     for dataset in ("demo", "shop"):
         configure(dataset=dataset)
+
+
+def test_only_keys_with_an_empty_default_may_be_empty():
+    assert "prompt_field_chars" in key_kinds.optional_keys()
+    assert "lora_r" not in key_kinds.optional_keys()
+    assert refused(lora_r=None) == "lora_r=None must be a whole number of at least 1"
+    assert configure(prompt_field_chars=None)["prompt_field_chars"] is None
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good"),
+    [
+        ("modality_kinds", ["image", {"image": "film"}, {"image": None}], {"image": "image"}),
+        ("prompt_field_templates", ["value", {"price": 5}, {5: "{value}"}], {"price": "costs {value};"}),
+        ("prompt_field_chars", [5, {"title": 0}, {"title": "5"}, {"title": True}], {"title": 5}),
+    ],
+)
+def test_a_mapping(key, bad, good):
+    for value in bad:
+        assert refused(**{key: value}).startswith(f"{key}={value!r} must be a mapping such as {{")
+    assert configure(**{key: good})[key] == good
+    assert configure(f"--{key}={good}")[key] == good
+
+
+def test_kinds_are_of_modalities_that_are_asked_for():
+    assert configure(modalities="image,text,back", modality_kinds={"back": "image"})["modality_kinds"]
+    message = refused(modality_kinds={"back": "image"})
+    assert message == "modality_kinds names back, but modalities=image,text; add it there"
+
+
+def test_one_layer_or_several():
+    assert "pooling_layer=-2 chooses one layer" in refused(pooling_layer=-2, pooling_last_layers=2)
+    assert configure(pooling_layer=-2)["pooling_layer"] == -2
 
 
 @pytest.mark.parametrize(
@@ -478,30 +511,30 @@ def test_pixel_bounds():
 # --- keys that contradict each other ---
 
 
-@pytest.mark.parametrize("modalities", ["", "sound", "image,sound", "text,text", [], None])
-def test_unknown_modalities(modalities):
-    assert refused(modalities=modalities).endswith("choose image, text or image,text")
+@pytest.mark.parametrize("modalities", ["", "Image", "image,../text", "text,text", [], None])
+def test_modalities_that_are_no_names(modalities):
+    assert "choose image, text or image,text, or further names" in refused(modalities=modalities)
 
 
-@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize("modality", ["image", "text", "audio"])
 def test_one_modality_leaves_nothing_to_align(modality):
     config = configure(f"--modalities={modality}")
     assert (config["modalities"], config["adapter"]) == ([modality], "none")
     assert configure(modalities=modality, adapter="none")["adapter"] == "none"
     for adapter in ("moda", "lora"):
         message = refused(modalities=modality, adapter=adapter)
-        assert message.startswith(f"adapter={adapter}, but alignment needs an image and a text; ")
+        assert message.startswith(f"adapter={adapter}, but alignment needs two modalities, ")
         assert "--adapter=none" in message
     for variant in ("lora", "info_nce", "sda"):
         message = refused(modalities=modality, compare=f"ids,{variant}")
-        assert message.startswith(f"compare names {variant}, but alignment needs an image and a text")
+        assert message.startswith(f"compare names {variant}, but alignment needs two modalities")
         assert message.endswith("--compare=ids,zero_shot")
     assert configure(modalities=modality, compare="ids,zero_shot")["adapter"] == "none"
 
 
 @pytest.mark.parametrize("key", ["features", "adapter", "alignment"])
 def test_compare_sets_these_itself(key):
-    value = config_checks.CHOICES.get(key, ["none"])[0]
+    value = key_kinds.CHOICES.get(key, ["none"])[0]
     message = refused(f"--{key}={value}", "--compare=ids,sda")
     assert message == f"compare=ids,sda sets {key} itself, and {key}={value} was given too; leave one of them out"
     assert configure(f"--{key}={value}")[key] == value
