@@ -16,7 +16,7 @@ from recbole_sda.alignment.settings import AlignmentSettings
 from recbole_sda.catalog import Catalog
 from recbole_sda.catalog.demo import write_demo
 from recbole_sda.catalog.items import item_tokens
-from recbole_sda.encoders import Backbone, Prompts, load_backbone
+from recbole_sda.encoders import Backbone, Pooling, Prompts, load_backbone
 
 
 def pytest_addoption(parser):
@@ -39,21 +39,43 @@ def catalog(demo_folder) -> Catalog:
     return open_demo(demo_folder)
 
 
+PROMPTS = {
+    "domain": "product",
+    "instruction": "",
+    "image": "The {domain} item has the image:",
+    "text": "The {domain} item has the following attributes: {fields}",
+    "audio": "The {domain} item has the audio:",
+    "vectors": "The {domain} item has the {modality}:",
+    "field": "{name} is {value};",
+    "field_templates": {},
+    "value_chars": 100,
+    "field_chars": {},
+}
+LOADING = {
+    "revision": None,
+    "local_files_only": True,
+    "trust_remote_code": False,
+    "dtype": "auto",
+    "device": "cpu",
+    "attn_implementation": None,
+    "quantization": "none",
+    "device_map": None,
+    "min_pixels": 400,
+    "max_pixels": 12544,
+    "prompts": Prompts(**PROMPTS),
+    "pooling": Pooling(kind="auto", layer=None, last_layers=1, dimension=None),
+}
+
+
 @pytest.fixture(scope="session")
 def prompts() -> Prompts:
-    return Prompts(
-        domain="product",
-        image="The {domain} item has the image:",
-        text="The {domain} item has the following attributes: {fields}",
-        field="{name} is {value};",
-        value_chars=100,
-    )
+    return Prompts(**PROMPTS)
 
 
 @pytest.fixture(scope="session")
-def tiny(prompts) -> Backbone:
+def tiny() -> Backbone:
     """The built-in backbone with pictures of at most 112 x 112. Do not change it."""
-    return load_backbone("tiny", prompts=prompts, min_pixels=400, max_pixels=12544)
+    return load_backbone("tiny", **LOADING)
 
 
 def drawn(rows=6, width=5, seed=0, **options) -> list[torch.Tensor]:
@@ -88,7 +110,7 @@ def open_demo(folder) -> Catalog:
 
 def adapted_tiny(**settings) -> Backbone:
     """A new tiny backbone inside a new MoDA adapter, with short prompts and pictures of 56 x 56 for speed."""
-    short = Prompts(domain="product", image="image:", text="{fields}", field="{value}", value_chars=100)
-    backbone = load_backbone("tiny", prompts=short, min_pixels=400, max_pixels=3136)
+    short = Prompts(**{**PROMPTS, "image": "image:", "text": "{fields}", "field": "{value}"})
+    backbone = load_backbone("tiny", **{**LOADING, "prompts": short, "max_pixels": 3136})
     backbone.model = get_peft_model(backbone.model, MoDAConfig(**settings))
     return backbone

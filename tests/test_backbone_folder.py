@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import LOADING
 from peft import get_peft_model
 from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -18,9 +19,10 @@ from transformers import (
 )
 
 from recbole_sda.adapters import MoDAConfig
-from recbole_sda.encoders import backbone_identity, load_backbone, loading
+from recbole_sda.encoders import backbone_identity, load_backbone, source
 from recbole_sda.errors import SDAError
 
+SOURCE = {"revision": None, "local_files_only": True, "trust_remote_code": False}
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>"]
 SPECIAL += ["<|image_pad|>", "<|video_pad|>"]
 TEMPLATE = (
@@ -98,8 +100,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def backbone(folder, prompts):
-    return load_backbone(str(folder), prompts=prompts, min_pixels=400, max_pixels=12544)
+def backbone(folder):
+    return load_backbone(str(folder), **LOADING)
 
 
 def pictures(*sizes):
@@ -113,7 +115,7 @@ def test_text_from_a_folder_is_what_transformers_computes(folder, backbone, prom
     tokenizer = make_tokenizer()
     rows = backbone("text", backbone.collate("text", ITEMS))
     for item, row in zip(ITEMS, rows, strict=True):
-        line = prompts.message("text", item)[0]["content"][0]["text"]
+        line = prompts.line("text", "text", item)
         ids = torch.tensor([tokenizer.encode(f"<|im_start|>user\n{line}<|im_end|>\n")])
         states = model(input_ids=ids, output_hidden_states=True).hidden_states[-1]
         torch.testing.assert_close(row, states[0].mean(dim=0), rtol=1e-4, atol=1e-5)
@@ -143,7 +145,7 @@ def test_image_from_a_folder_is_what_transformers_computes(folder, backbone):
         output = model(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            mm_token_type_ids=(ids == backbone.image_token_id).int(),
+            mm_token_type_ids=(ids == backbone.processor.image_token_id).int(),
             pixel_values=seen["pixel_values"],
             image_grid_thw=seen["image_grid_thw"],
             output_hidden_states=True,
@@ -166,11 +168,10 @@ def test_folder_batch_is_its_items_one_by_one(backbone):
 def test_pixel_limits_are_ours_and_not_the_folders(backbone):
     inputs = backbone.collate("image", [{}] * 2, pictures((1000, 1000), (20, 20)))
     assert inputs["image_grid_thw"].tolist() == [[1, 8, 8], [1, 2, 2]]
-    assert inputs["input_ids"].shape[1] <= backbone.max_image_tokens
 
 
-def test_adapter_goes_on_the_language_model_alone(folder, prompts):
-    backbone = load_backbone(str(folder), prompts=prompts, min_pixels=400, max_pixels=3136)
+def test_adapter_goes_on_the_language_model_alone(folder):
+    backbone = load_backbone(str(folder), **{**LOADING, "max_pixels": 3136})
     backbone.model = get_peft_model(backbone.model, MoDAConfig())
     adapted = backbone.model.targeted_module_names
     assert len(adapted) == 2 * 7
@@ -179,55 +180,55 @@ def test_adapter_goes_on_the_language_model_alone(folder, prompts):
     assert all(p.grad is not None for p in backbone.parameters() if p.requires_grad)
 
 
-def test_home_folder_is_expanded(folder, prompts, monkeypatch):
+def test_home_folder_is_expanded(folder, monkeypatch):
     monkeypatch.setenv("HOME", str(folder.parent))
-    assert backbone_identity("~/qwen") == backbone_identity(str(folder))
-    backbone = load_backbone("~/qwen", prompts=prompts, min_pixels=400, max_pixels=3136)
+    assert backbone_identity("~/qwen", **SOURCE) == backbone_identity(str(folder), **SOURCE)
+    backbone = load_backbone("~/qwen", **LOADING)
     assert backbone.hidden_size == 32
 
 
 def test_identity_is_the_folders_content(folder, tmp_path):
-    first = backbone_identity(str(folder))
-    assert first == backbone_identity(str(folder))
+    first = backbone_identity(str(folder), **SOURCE)
+    assert first == backbone_identity(str(folder), **SOURCE)
     copy = tmp_path / "copied"
     shutil.copytree(folder, copy)
-    assert backbone_identity(str(copy)) == first  # not the place
+    assert backbone_identity(str(copy), **SOURCE) == first  # not the place
 
     weights = copy / "model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
     weights.write_bytes(data)
-    changed = backbone_identity(str(copy))
+    changed = backbone_identity(str(copy), **SOURCE)
     (copy / "chat_template.jinja").write_text("other")
-    assert len({first, changed, backbone_identity(str(copy))}) == 3
+    assert len({first, changed, backbone_identity(str(copy), **SOURCE)}) == 3
 
 
 def test_identity_of_large_files_is_their_size_and_samples(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(loading, "WHOLE_FILE_BYTES", 20_000)
-    monkeypatch.setattr(loading, "BLOCK_BYTES", 16)
+    monkeypatch.setattr(source, "WHOLE_FILE_BYTES", 20_000)
+    monkeypatch.setattr(source, "BLOCK_BYTES", 16)
     copy = tmp_path / "copied"
     shutil.copytree(folder, copy)
     weights = copy / "model.safetensors"
     size = weights.stat().st_size
     assert size > 20_000
-    seen = {backbone_identity(str(copy))}
+    seen = {backbone_identity(str(copy), **SOURCE)}
     for place in (0, 5, size - 1):  # in the first and the last sampled block
         with weights.open("r+b") as file:
             file.seek(place)
             byte = file.read(1)[0]
             file.seek(place)
             file.write(bytes([byte ^ 1]))
-        seen.add(backbone_identity(str(copy)))
+        seen.add(backbone_identity(str(copy), **SOURCE))
     with weights.open("ab") as file:
         file.write(b"\0")
-    seen.add(backbone_identity(str(copy)))
+    seen.add(backbone_identity(str(copy), **SOURCE))
     assert len(seen) == 5
 
 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ('{"model_type": "bert"}', "is a 'bert' model; this version reads qwen2_5_vl"),
+        ('{"model_type": "bert"}', "is a 'bert' model; known are qwen2_vl, qwen2_5_vl, .*siglip"),
         ('{"model_type": "qwen9_vl"}', "cannot be had: .*--backbone=FOLDER.*--backbone=tiny"),
         ("{ no json", "cannot be had: .*--backbone=FOLDER.*--backbone=tiny"),
         (None, "cannot be had: .*--backbone=FOLDER.*--backbone=tiny"),
@@ -237,5 +238,5 @@ def test_other_folders_are_refused(tmp_path, config, message):
     if config is not None:
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(SDAError, match=message) as error:
-        backbone_identity(str(tmp_path))
+        backbone_identity(str(tmp_path), **SOURCE)
     assert os.fspath(tmp_path) in str(error.value)

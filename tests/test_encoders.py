@@ -3,15 +3,14 @@ import random
 import numpy as np
 import pytest
 import torch
-from conftest import adapted_tiny
+from conftest import LOADING, adapted_tiny
 from oracles import pool_mean_loop
 from PIL import Image
 
-from recbole_sda.encoders import Prompts, backbone_identity, load_backbone
-from recbole_sda.encoders.batching import batches_by_tokens, collate_items, token_counts
+from recbole_sda.encoders import backbone_identity, load_backbone
+from recbole_sda.encoders.batching import batches_by_tokens, collate_items
 from recbole_sda.encoders.loading import resolve_dtype
-from recbole_sda.encoders.pooling import pool_mean
-from recbole_sda.encoders.tiny import VOCABULARY, build_tiny
+from recbole_sda.encoders.tiny import VOCABULARY, build_tiny_model, build_tiny_processor
 from recbole_sda.errors import SDAError
 
 SIZES = [(84, 84), (200, 40), (30, 150), (600, 500), (5, 3), (1, 1)]
@@ -28,9 +27,8 @@ def pictures(sizes=SIZES):
     return [Image.fromarray(noise.integers(0, 256, (h, w, 3), dtype=np.uint8)) for w, h in sizes]
 
 
-@pytest.fixture
-def settings(prompts):
-    return prompts.settings("text") | prompts.settings("image")
+SOURCE = {"revision": None, "local_files_only": True, "trust_remote_code": False}
+IMAGE_PAD = build_tiny_processor().image_token_id
 
 
 # one vector an item
@@ -84,20 +82,11 @@ def test_each_pass_reads_its_own_modality_alone(tiny):
     assert set(tiny.collate("text", ITEMS, [one])) == {"input_ids", "attention_mask", "mm_token_type_ids"}
 
 
-def test_pool_mean_is_the_loop_over_tokens():
-    states = torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
-    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 0, 0, 0, 0], [0, 1, 1, 0, 0]])
-    torch.testing.assert_close(pool_mean(states, mask), pool_mean_loop(states, mask))
-    states[1, 1:] = 1e6  # padding leaves no trace
-    torch.testing.assert_close(pool_mean(states, mask)[1], states[1, 0])
-    assert pool_mean(states.bfloat16(), mask).dtype is torch.float32
-
-
 def test_each_picture_has_as_many_placeholders_as_its_grid_has_cells(tiny):
     images = pictures()
     batch = tiny.collate("image", [{}] * len(images), images)
     grids = batch["image_grid_thw"]
-    placeholders = (batch["input_ids"] == tiny.image_token_id).sum(dim=1)
+    placeholders = (batch["input_ids"] == IMAGE_PAD).sum(dim=1)
     assert placeholders.tolist() == [int(t * h * w) // 4 for t, h, w in grids]
     assert len(batch["pixel_values"]) == grids.prod(dim=1).sum()
     assert (grids.prod(dim=1) * 14**2 <= 12544).all()
@@ -105,11 +94,11 @@ def test_each_picture_has_as_many_placeholders_as_its_grid_has_cells(tiny):
     assert placeholders[SIZES.index((600, 500))] > placeholders[SIZES.index((5, 3))] == 1
 
 
-def test_larger_pictures_are_reduced_to_max_pixels(prompts):
+def test_larger_pictures_are_reduced_to_max_pixels():
     grids = {}
     # A little over the area of 2 x 2 and 4 x 4 tokens: transformers rounds down, now and then from 1.999….
     for limit in (3200, 12600):
-        backbone = load_backbone("tiny", prompts=prompts, min_pixels=400, max_pixels=limit)
+        backbone = load_backbone("tiny", **{**LOADING, "max_pixels": limit})
         inputs = backbone.collate("image", [{}], pictures([(600, 600)]))
         grids[limit] = int(inputs["image_grid_thw"].prod()) * 14**2
     assert grids == {3200: 3136, 12600: 12544}
@@ -118,7 +107,7 @@ def test_larger_pictures_are_reduced_to_max_pixels(prompts):
 @torch.no_grad()
 def test_image_tokens_are_marked_and_the_mark_matters(tiny):
     batch = tiny.collate("image", [{}], pictures([(112, 112)]))
-    assert torch.equal(batch["mm_token_type_ids"] == 1, batch["input_ids"] == tiny.image_token_id)
+    assert torch.equal(batch["mm_token_type_ids"] == 1, batch["input_ids"] == IMAGE_PAD)
     assert batch["mm_token_type_ids"].sum() == 16
     unmarked = {**batch, "mm_token_type_ids": torch.zeros_like(batch["mm_token_type_ids"])}
     assert (tiny("image", batch) - tiny("image", unmarked)).abs().max() > 1e-3
@@ -141,64 +130,6 @@ def test_modality_reaches_the_adapter():
     inputs = backbone.collate("text", ITEMS)
     assert (backbone("text", inputs) - backbone("image", inputs)).abs().max() > 1e-3
     assert torch.equal(backbone("text", inputs), backbone("text", inputs))
-
-
-# prompts
-
-
-def test_wording_of_both_passes(tiny, prompts):
-    fields = {"title": "Cup", "brand": "Norvik"}
-    assert tiny.prompt("text", fields) == (
-        "<|im_start|>user The product item has the following attributes: title is Cup; brand is Norvik;<|im_end|>"
-    )
-    assert tiny.prompt("image", fields) == (
-        "<|im_start|>user The product item has the image:<|vision_start|><|image_pad|><|vision_end|><|im_end|>"
-    )
-    assert prompts.message("text", {})[0]["content"][0]["text"].endswith("attributes: ")
-
-
-def test_missing_fields_are_left_out_of_an_items_prompt(catalog, prompts):
-    row = next(row for row in range(len(catalog)) if len(catalog.item(row)) == 3)
-    whole = prompts.message("text", catalog.item(row))[0]["content"][0]["text"]
-    assert all(f"{name} is " in whole for name in ("title", "brand", "description"))
-    assert "brand" not in prompts.message("text", {"title": "Cup"})[0]["content"][0]["text"]
-
-
-def test_values_are_cut(settings):
-    cut = Prompts(**{**settings, "value_chars": 4})
-    text = cut.message("text", {"title": "abcdefgh", "brand": "xy"})[0]["content"][0]["text"]
-    assert text.endswith("title is abcd; brand is xy;")
-    assert cut.settings("text")["value_chars"] == 4
-
-
-def test_signs_of_formatting_in_values_stay_as_they_are(prompts):
-    text = prompts.message("text", {"title": "{domain} {0} %s {{}}"})[0]["content"][0]["text"]
-    assert text.endswith("title is {domain} {0} %s {{}};")
-
-
-@pytest.mark.parametrize(
-    ("key", "template"),
-    [
-        ("image", "the {thing}:"),
-        ("image", "the {fields}:"),
-        ("image", "{domain.nothing}"),
-        ("image", "{domain[x]}"),
-        ("text", "{domain} {fields"),
-        ("text", "{}"),
-        ("field", "{name} is {fields}"),
-        ("field", "{value:d}"),
-    ],
-)
-def test_bad_templates_are_refused(settings, key, template):
-    with pytest.raises(SDAError, match=f"prompt_{key}=.* cannot be filled in .* it may use {{") as error:
-        Prompts(**{**settings, key: template})
-    assert template in str(error.value)
-
-
-@pytest.mark.parametrize("value_chars", [0, -1])
-def test_values_cut_to_nothing_are_refused(settings, value_chars):
-    with pytest.raises(SDAError, match=f"prompt_value_chars={value_chars} .* 1 or more"):
-        Prompts(**{**settings, "value_chars": value_chars})
 
 
 # batches
@@ -226,22 +157,11 @@ def test_batches_of_known_counts():
     assert list(batches_by_tokens([], 12)) == []
 
 
-@pytest.mark.parametrize("modality", ["image", "text"])
-def test_token_counts_are_an_upper_bound(tiny, catalog, modality):
-    rows = np.flatnonzero(catalog.present(modality))
-    bounds = np.array(token_counts(catalog, tiny, modality, rows))
-    real = collate_items(catalog, tiny, modality, rows)["attention_mask"].sum(dim=1).numpy()
-    assert (bounds >= real).all()
-    if modality == "text":
-        assert (bounds == real).all()
-
-
-def test_largest_picture_has_as_many_tokens_as_expected(tiny):
-    for size in [(112, 112), (1500, 1500), (448, 28), (500, 400), (20, 200)]:
-        inputs = tiny.collate("image", [{}], pictures([size]))
-        assert inputs["input_ids"].shape[1] <= tiny.max_image_tokens
-    square = tiny.collate("image", [{}], pictures([(112, 112)]))["input_ids"].shape[1]
-    assert tiny.max_image_tokens - square <= 1  # and the bound is not a loose one
+def test_picture_tokens_are_counted_from_the_catalogues_sizes(tiny, catalog):
+    rows = np.flatnonzero(catalog.present("image"))
+    counts = tiny.count_tokens("image", catalog.sizes("image")[rows])
+    real = collate_items(catalog, tiny, "image", rows)["attention_mask"].sum(dim=1)
+    assert counts.tolist() == real.tolist()
 
 
 def test_collated_items_are_the_catalogues(tiny, catalog):
@@ -262,7 +182,7 @@ def test_tiny_has_the_same_weights_whatever_the_seed():
     built = []
     for seed in (0, 1):
         torch.manual_seed(seed)
-        built.append(weights(build_tiny()[0]))
+        built.append(weights(build_tiny_model()))
     assert torch.equal(*built)
     assert built[0].isfinite().all()
     assert built[0].numel() == 420_064
@@ -272,7 +192,7 @@ def test_building_tiny_leaves_every_random_stream_alone():
     for seeded in (torch.manual_seed, np.random.seed, random.seed):
         seeded(7)
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    build_tiny()
+    build_tiny_model()
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]
     assert random.getstate() == before[2]
@@ -283,11 +203,11 @@ def test_building_tiny_does_not_reseed_gpus(monkeypatch):
         raise AssertionError(f"CUDA was seeded with {seed}")
 
     monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
-    build_tiny()
+    build_tiny_model()
 
 
 def test_hashing_tokenizer():
-    one, other = build_tiny()[1], build_tiny()[1]
+    one, other = (build_tiny_processor().tokenizer for _ in range(2))
     text = "The Été, 東京: naïve <|image_pad|>cup"
     ids = one(text)["input_ids"]
     assert ids == other(text)["input_ids"]
@@ -302,14 +222,14 @@ def test_hashing_tokenizer():
 
 
 def test_special_tokens_are_single_ids_of_their_own(tiny):
-    tokenizer = tiny.tokenizer
+    tokenizer = tiny.processor.tokenizer
     special = ["<|im_start|>", "<|im_end|>", "<|pad|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
     ids = [tokenizer(token, add_special_tokens=False)["input_ids"] for token in special]
     assert all(len(found) == 1 for found in ids)
     assert len({found[0] for found in ids}) == len(special)
     assert max(found[0] for found in ids) < 7
     config = tiny.model.config
-    assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == config.image_token_id == tiny.image_token_id
+    assert tokenizer.convert_tokens_to_ids("<|image_pad|>") == config.image_token_id == IMAGE_PAD
     assert tokenizer.convert_tokens_to_ids("<|vision_start|>") == config.vision_start_token_id
     assert tokenizer.pad_token_id == config.get_text_config().pad_token_id
 
@@ -317,7 +237,7 @@ def test_special_tokens_are_single_ids_of_their_own(tiny):
 # dtypes and names
 
 
-def test_dtype_by_name(prompts):
+def test_dtype_by_name():
     assert resolve_dtype("auto", "cpu") is torch.float32
     assert resolve_dtype("auto", torch.device("cuda", 0)) is torch.bfloat16
     assert resolve_dtype("float16", "cuda") is torch.float16
@@ -327,8 +247,8 @@ def test_dtype_by_name(prompts):
 
 
 @torch.no_grad()
-def test_half_precision_backbone_gives_float32_close_to_the_exact(tiny, prompts):
-    half = load_backbone("tiny", prompts=prompts, min_pixels=400, max_pixels=12544, dtype="bfloat16")
+def test_half_precision_backbone_gives_float32_close_to_the_exact(tiny):
+    half = load_backbone("tiny", **{**LOADING, "dtype": "bfloat16"})
     assert next(half.parameters()).dtype is torch.bfloat16
     for modality in ("image", "text"):
         inputs = tiny.collate(modality, ITEMS[:2], pictures()[:2])
@@ -338,12 +258,12 @@ def test_half_precision_backbone_gives_float32_close_to_the_exact(tiny, prompts)
 
 
 def test_identity_of_tiny_names_its_seed():
-    assert backbone_identity("tiny") == backbone_identity("tiny") == "tiny, weights seed 251206883"
+    assert backbone_identity("tiny", **SOURCE) == "tiny, weights seed 251206883"
 
 
 def test_a_name_that_cannot_be_had_stops_with_the_remedy(no_network):
     with pytest.raises(SDAError) as error:
-        backbone_identity("nobody/no-such-model")
+        backbone_identity("nobody/no-such-model", **{**SOURCE, "local_files_only": False})
     for part in ("nobody/no-such-model", "--backbone=tiny", "--backbone=FOLDER"):
         assert part in str(error.value)
 

@@ -27,15 +27,7 @@ def batches_by_tokens(counts: Sequence[int], budget: int) -> Iterator[list[int]]
         yield batch
 
 
-def token_counts(catalog: Catalog, backbone: Backbone, modality: str, rows: Sequence[int]) -> list[int]:
-    """How many tokens each item takes in this modality; an upper bound for pictures, which are not read."""
-    if modality == "image":
-        return [backbone.max_image_tokens] * len(rows)
-    prompts = [backbone.prompt(modality, catalog.item(row)) for row in rows]
-    return [len(ids) for ids in backbone.tokenizer(prompts, add_special_tokens=False)["input_ids"]]
-
-
 def collate_items(catalog: Catalog, backbone: Backbone, modality: str, rows: Sequence[int]) -> dict[str, Tensor]:
-    """Model inputs of some of a catalogue's items in one modality; their pictures are read now."""
-    images = [catalog.load_image(row) for row in rows] if modality == "image" else ()
-    return backbone.collate(modality, [catalog.item(row) for row in rows], images)
+    """Model inputs of some of a catalogue's items in one modality; their files are read now."""
+    files = () if backbone.kinds[modality] == "text" else [catalog.load(modality, row) for row in rows]
+    return backbone.collate(modality, [catalog.item(row) for row in rows], files)

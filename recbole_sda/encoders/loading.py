@@ -1,66 +1,120 @@
-"""Backbones by name or folder, checked before any work starts."""
+"""A backbone's weights and processor, with every option that says how they are loaded."""
 
-import hashlib
-from pathlib import Path
+from collections.abc import Mapping
+from copy import deepcopy
+from importlib.util import find_spec
 
 import torch
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+import transformers
+from safetensors import SafetensorError
+from transformers import BitsAndBytesConfig
 
 from recbole_sda.encoders.backbone import Backbone
+from recbole_sda.encoders.collator import Collator
+from recbole_sda.encoders.families import Family
+from recbole_sda.encoders.pooling import Pooling
+from recbole_sda.encoders.processors import processor_class
 from recbole_sda.encoders.prompts import Prompts
-from recbole_sda.encoders.tiny import WEIGHTS_SEED, build_tiny
+from recbole_sda.encoders.source import TINY, read_family, resolve_name
+from recbole_sda.encoders.tiny import build_tiny_model, build_tiny_processor
 from recbole_sda.errors import SDAError
 
-TINY = "tiny"
-WHOLE_FILE_BYTES = 32 << 20
-SAMPLED_BLOCKS, BLOCK_BYTES = 64, 1 << 16
-
-
-def backbone_identity(name: str, revision: str | None = None) -> str:
-    """What tells this backbone's weights from any other's, for digests. Downloads the configuration only.
-
-    Raises:
-        SDAError: it cannot be had, with the remedy. Nothing expensive has run yet.
-    """
-    if name == TINY:
-        return f"tiny, weights seed {WEIGHTS_SEED}"
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        _read_config(str(folder), None)
-        return f"folder {_folder_digest(folder)}"
-    config = _read_config(name, revision)
-    return f"{name}@{getattr(config, '_commit_hash', None) or revision or 'main'}"
+QUANTIZATIONS = ("none", "8bit", "4bit")
+UNUSED_WEIGHTS = "lm_head"
+LOADING_ERRORS = (OSError, ValueError, ImportError, RuntimeError, SafetensorError)
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def load_backbone(
     name: str,
     *,
-    prompts: Prompts,
+    revision: str | None,
+    local_files_only: bool,
+    trust_remote_code: bool,
+    dtype: str,
+    device: torch.device | str,
+    attn_implementation: str | None,
+    quantization: str,
+    device_map: str | None,
     min_pixels: int,
     max_pixels: int,
-    revision: str | None = None,
-    dtype: str = "auto",
-    device: torch.device | str = "cpu",
+    prompts: Prompts,
+    pooling: Pooling,
+    kinds: Mapping[str, str] | None = None,
 ) -> Backbone:
-    """Load weights, tokenizer and image processor.
+    """Load weights and processor.
 
     Args:
         name: ``tiny``, a folder, or a name on the model hub.
-        min_pixels, max_pixels: a picture is resized to an area between these, keeping its shape.
+        revision: a commit or tag on the hub.
+        local_files_only: never ask the hub.
+        trust_remote_code: run code that comes with the model.
         dtype: see :func:`resolve_dtype`.
+        device: where the weights go, unless ``device_map`` says.
+        attn_implementation: transformers' name; None leaves it to transformers.
+        quantization: ``none``, ``8bit`` or ``4bit``.
+        device_map: ``auto`` and so on, or None.
+        min_pixels, max_pixels: a picture's area lies between these, as far as the family lets it (see `pixels`).
+        prompts: what an item is turned into.
+        pooling: from hidden states to an embedding.
+        kinds: modality name → kind; None is every kind of the family under its own name.
+
+    Raises:
+        SDAError: something is unknown or cannot be had, with the key; before weights are read where that is known.
     """
+    source = {
+        "revision": revision,
+        "local_files_only": local_files_only,
+        "trust_remote_code": trust_remote_code,
+    }
     device = torch.device(device)
+    dtype = resolve_dtype(dtype, device)
+    family = read_family(name, **source)
+    pooling.resolve(family)
+    check_loading(
+        name, family, attn_implementation=attn_implementation, quantization=quantization, device_map=device_map
+    )
+    try:
+        processor = _load_processor(name, family, source)
+        family.traits.limit_pixels(processor, min_pixels, max_pixels)
+        collator = Collator(processor, family, prompts, kinds or {kind: kind for kind in family.kinds})
+        if name == TINY:
+            model = build_tiny_model(attn_implementation).to(device, dtype)
+        else:
+            options = {
+                "dtype": dtype,
+                "device_map": device_map or {"": device},
+                "attn_implementation": attn_implementation,
+                **_quantized(quantization, dtype),
+            }
+            model = _load_weights(name, family, **options, **source)
+    except LOADING_ERRORS as error:
+        raise SDAError(f"backbone={name!r} cannot be loaded: {_reason(error)}") from error
+    return Backbone(model.eval(), collator, pooling)
+
+
+def check_loading(
+    name: str, family: Family, *, attn_implementation: str | None, quantization: str, device_map: str | None
+) -> None:
+    """Whether these options can work, before any weight is read. Arguments as :func:`load_backbone`'s.
+
+    Raises:
+        SDAError: with the key and the remedy.
+    """
+    if quantization not in QUANTIZATIONS:
+        raise SDAError(f"backbone_quantization={quantization!r} is unknown; choose {', '.join(QUANTIZATIONS)}")
+    if quantization != "none" and find_spec("bitsandbytes") is None:
+        raise SDAError(
+            f"backbone_quantization={quantization!r} needs bitsandbytes; pip install 'recbole_sda[quantized]'"
+        )
+    if device_map is not None and device_map not in DEVICE_MAPS:
+        raise SDAError(f"backbone_device_map={device_map!r} is unknown; choose {', '.join(DEVICE_MAPS)}")
     if name == TINY:
-        model, tokenizer, image_processor = build_tiny()
-        model.to(dtype=resolve_dtype(dtype, device))
-    else:
-        name = str(Path(name).expanduser()) if Path(name).expanduser().is_dir() else name
-        source = {"revision": revision, "trust_remote_code": False}
-        model = AutoModelForImageTextToText.from_pretrained(name, dtype=resolve_dtype(dtype, device), **source)
-        tokenizer = AutoTokenizer.from_pretrained(name, **source)
-        image_processor = AutoImageProcessor.from_pretrained(name, backend="pil", **source)
-    image_processor.size = {"shortest_edge": min_pixels, "longest_edge": max_pixels}
-    return Backbone(model.eval().to(device), tokenizer, image_processor, prompts)
+        given = {"quantization": quantization != "none", "device_map": device_map is not None}
+        for key in (key for key, is_given in given.items() if is_given):
+            raise SDAError(f"backbone_{key} does nothing for the built-in tiny backbone; leave it out")
+    if attn_implementation is not None:
+        _check_attention(family, attn_implementation)
 
 
 def resolve_dtype(name: str, device: torch.device | str) -> torch.dtype:
@@ -75,35 +129,48 @@ def resolve_dtype(name: str, device: torch.device | str) -> torch.dtype:
     return dtype
 
 
-def _read_config(name: str, revision: str | None):
-    try:
-        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+def _load_processor(name: str, family: Family, source: Mapping):
+    if name == TINY:
+        return build_tiny_processor()
+    return processor_class(family.traits.processor).from_pretrained(resolve_name(name), **source)
+
+
+def _load_weights(name: str, family: Family, **options):
+    model_class = getattr(transformers, family.traits.model_class)
+    model, info = model_class.from_pretrained(resolve_name(name), output_loading_info=True, **options)
+    missing = sorted(key for key in info["missing_keys"] if not key.startswith(UNUSED_WEIGHTS))
+    if missing:
         raise SDAError(
-            f"backbone={name!r} cannot be had: {reason} "
-            "Give --backbone=FOLDER with a downloaded model, or --backbone=tiny to try the road "
-            "with the built-in random one."
-        ) from error
-    if config.model_type != "qwen2_5_vl":
-        raise SDAError(
-            f"backbone={name!r} is a {config.model_type!r} model; this version reads qwen2_5_vl, "
-            "for example --backbone=Qwen/Qwen2.5-VL-3B-Instruct"
+            f"its files lack {len(missing)} weights, {missing[0]} among them, which would be random; "
+            "download it anew"
         )
-    return config
+    return model
 
 
-def _folder_digest(folder: Path) -> str:
-    """Small files whole; of weights their size and evenly spaced blocks, so that 15 GB take no minute."""
-    seen = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if p.is_file()):
-        size = path.stat().st_size
-        seen.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            if size <= WHOLE_FILE_BYTES:
-                seen.update(file.read())
-                continue
-            for block in range(SAMPLED_BLOCKS):
-                file.seek(block * (size - BLOCK_BYTES) // (SAMPLED_BLOCKS - 1))
-                seen.update(file.read(BLOCK_BYTES))
-    return seen.hexdigest()[:16]
+def _quantized(quantization: str, dtype: torch.dtype) -> dict:
+    if quantization == "none":
+        return {}
+    settings = {
+        "8bit": {"load_in_8bit": True},
+        "4bit": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": dtype},
+    }
+    return {"quantization_config": BitsAndBytesConfig(**settings[quantization])}
+
+
+def _check_attention(family: Family, attn_implementation: str) -> None:
+    """Builds the model without weights, in no memory: transformers knows no cheaper way to be asked."""
+    model_class = getattr(transformers, family.traits.model_class)
+    build = getattr(model_class, "from_config", None) or model_class._from_config
+    try:
+        with torch.device("meta"):
+            build(deepcopy(family.config), attn_implementation=attn_implementation)
+    except (ValueError, ImportError, OSError) as error:
+        raise SDAError(
+            f"backbone_attn_implementation={attn_implementation!r} cannot be used: {_reason(error)} "
+            "Choose eager or sdpa, or leave it out."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else repr(error)

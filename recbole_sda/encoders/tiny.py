@@ -16,6 +16,8 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
+from recbole_sda.encoders.processors import processor_class
+
 WEIGHTS_SEED = 2512_06883
 VOCABULARY = 4096
 SPECIAL_TOKENS = {
@@ -63,11 +65,31 @@ class HashingTokenizer(PreTrainedTokenizer):
         return self._reserved + zlib.crc32(token.encode()) % (VOCABULARY - self._reserved)
 
 
-def build_tiny():
-    """Returns: model (evaluation mode, float32), tokenizer, image processor."""
-    tokenizer = HashingTokenizer(chat_template=CHAT_TEMPLATE)
+def build_tiny_model(attn_implementation: str | None = None) -> Qwen2_5_VLForConditionalGeneration:
+    """In evaluation mode, float32."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(WEIGHTS_SEED)  # torch.manual_seed would reseed CUDA too, for good
+        model = Qwen2_5_VLForConditionalGeneration._from_config(
+            tiny_config(), attn_implementation=attn_implementation
+        )
+        _spread_initial_weights(model)
+    return model.eval()
+
+
+def build_tiny_processor():
+    """The family's processor around the hashing tokenizer."""
+    return processor_class("Qwen2_5_VLProcessor")(
+        image_processor=Qwen2VLImageProcessorPil(),
+        tokenizer=HashingTokenizer(),
+        video_processor=None,
+        chat_template=CHAT_TEMPLATE,
+    )
+
+
+def tiny_config() -> Qwen2_5_VLConfig:
+    tokenizer = HashingTokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in VISION_TOKENS}
-    config = Qwen2_5_VLConfig(
+    return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": VOCABULARY,
             "hidden_size": 64,
@@ -96,11 +118,6 @@ def build_tiny():
         vision_end_token_id=ids["<|vision_end|>"],
         tie_word_embeddings=True,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(WEIGHTS_SEED)  # torch.manual_seed would reseed CUDA too, for good
-        model = Qwen2_5_VLForConditionalGeneration(config)
-        _spread_initial_weights(model)
-    return model.eval(), tokenizer, Qwen2VLImageProcessorPil()
 
 
 def _spread_initial_weights(model: torch.nn.Module) -> None:
