@@ -5,6 +5,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from recbole_sda.alignment.conflict import check_family, rows_to_draw
 from recbole_sda.artefacts import build_once, digest
 from recbole_sda.catalog import Catalog
 from recbole_sda.errors import SDAError
@@ -55,6 +56,8 @@ class Conflict:
         stages = {name: EncoderStages(self.config.replace(adapter=name), catalog) for name in ADAPTERS}
         for adapter_stages in stages.values():
             adapter_stages.settings.check()
+            check_family(adapter_stages.settings.family)
+            rows_to_draw(catalog, adapter_stages.settings.alignment())
         settings = {
             "version": CONFLICT_VERSION,
             "batches": self.config["diagnose_batches"],

@@ -127,13 +127,16 @@ def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:
     catalog = Catalog.open(
         config["data_path"],
         tokens,
+        modalities=config["modalities"],
+        kinds=config["modality_kinds"],
         name=config["dataset"],
         item_field=config["ITEM_ID_FIELD"],
         text_fields=config["text_fields"],
         image_folder=config["image_folder"],
         max_image_pixels=config["max_image_pixels"],
+        max_audio_seconds=config["max_audio_seconds"],
         strict=config["strict"],
-        index_file=Path(config["checkpoint_dir"]) / "catalog" / f"{config['dataset']}-images.csv",
+        index_folder=Path(config["checkpoint_dir"]) / "catalog",
     )
     logger.info("%s", catalog.summary())
     return catalog
@@ -190,6 +193,8 @@ def _prepare_dataset(config: SDAConfig) -> None:
     if config["dataset"] == DEMO:
         settings = {name: config[f"demo_{name}"] for name in ("items", "users", "seed")}
         settings |= {name: config[name] for name in ("image_signal", "text_signal")}
+        if "audio" in config["modalities"]:
+            settings |= {"audio": True, "audio_signal": config["audio_signal"]}
         try:
             ensure_demo(folder.parent, **settings)
         except OSError as error:

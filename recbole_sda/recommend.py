@@ -76,6 +76,7 @@ def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
     return {
         "items": dataset.item_num - 1,  # padding left out
         "missing": {m: int((~provider.present(m)).sum()) for m in config["modalities"]} if provider else {},
+        "skipped": len(provider.store.skipped()) if provider else 0,
         "valid": plain(best_valid),
         "test": plain(test),
         "epochs": len(trainer.train_loss_dict),

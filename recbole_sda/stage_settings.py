@@ -7,20 +7,27 @@ from importlib.util import find_spec
 
 from peft import LoraConfig
 
-from recbole_sda.adapters import LANGUAGE_MODEL_TARGETS, MoDAConfig
+from recbole_sda.adapters import MoDAConfig
 from recbole_sda.alignment import AlignmentLoss, CMSALoss, InfoNCELoss
 from recbole_sda.alignment.sampling import split_items
 from recbole_sda.alignment.settings import AlignmentSettings
 from recbole_sda.artefacts import digest
 from recbole_sda.catalog import Catalog
-from recbole_sda.encoders import Prompts, backbone_identity
+from recbole_sda.encoders import Family, Pooling, Prompts, backbone_identity, check_loading, read_family
 from recbole_sda.encoders.loading import resolve_dtype
 from recbole_sda.errors import SDAError
 
 # Raise when the same settings would give other artefacts, so that old ones are not reused.
-ADAPTER_VERSION, FEATURES_VERSION = 2, 1
+ADAPTER_VERSION, FEATURES_VERSION = 3, 2
 
-MODALITY_NAMES = {"image": "a readable picture", "text": "a text"}
+KIND_IN_WORDS = {
+    "image": "a readable picture",
+    "text": "a text",
+    "audio": "a readable recording",
+    "vectors": "a vector",
+}
+POOLING_KEYS = {"kind": "pooling", "layer": "pooling_layer", "last_layers": "pooling_last_layers"}
+SOURCE_KEYS = ("revision", "local_files_only", "trust_remote_code")
 LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules")
 ADAPTER_KEYS = {"lora": LORA_KEYS, "moda": (*LORA_KEYS, "num_experts", "gate_scale")}
 LOSSES = {"cmsa": CMSALoss, "info_nce": InfoNCELoss}
@@ -54,29 +61,65 @@ class StageSettings:
 
     def check(self) -> None:
         """Find out, before any work, whether the backbone can be had and the catalogue can be aligned."""
+        config = self.config
         _ = self.identity, self.features
+        check_loading(
+            config["backbone"],
+            self.family,
+            **{name: config[f"backbone_{name}"] for name in ("attn_implementation", "quantization", "device_map")},
+        )
+        self.pooling.resolve(self.family)
+        self._check_kinds()
         self._check_presence()
         if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
             raise SDAError(
                 f"WORLD_SIZE={processes}: a launcher started several processes, which would wait for each other's "
                 f"artefacts; start one and say --align_workers={processes}"
             )
-        if self.config["align_workers"] > 1 and find_spec("ray") is None:
-            raise SDAError(
-                f"align_workers={self.config['align_workers']} needs Ray; pip install 'recbole_sda[tune]'"
-            )
+        for key in ("align_workers", "embed_workers"):
+            if self.config[key] > 1 and find_spec("ray") is None:
+                raise SDAError(f"{key}={self.config[key]} needs Ray; pip install 'recbole_sda[tune]'")
         if self.config["adapter"] != "none":
             self._check_adapter()
             self._check_batch_size()
 
     @cached_property
     def identity(self) -> str:
-        return backbone_identity(self.config["backbone"], self.config["backbone_revision"])
+        return backbone_identity(self.config["backbone"], **self.source)
+
+    @cached_property
+    def family(self) -> Family:
+        return read_family(self.config["backbone"], **self.source)
+
+    @property
+    def source(self) -> dict:
+        """Where the backbone's files may come from."""
+        return {name: self.config[f"backbone_{name}"] for name in SOURCE_KEYS}
 
     @cached_property
     def prompts(self) -> Prompts:
-        names = ("domain", "image", "text", "field", "value_chars")
-        return Prompts(**{name: self.config[f"prompt_{name}"] for name in names})
+        names = ("domain", "image", "text", "audio", "vectors", "field", "value_chars")
+        optional = {"instruction": "", "field_templates": {}, "field_chars": {}}
+        return Prompts(
+            **{name: self.config[f"prompt_{name}"] for name in names},
+            **{name: self.config[f"prompt_{name}"] or empty for name, empty in optional.items()},
+        )
+
+    @cached_property
+    def pooling(self) -> Pooling:
+        given = {name: self.config[key] for name, key in POOLING_KEYS.items()}
+        return Pooling(**given, dimension=self.config["embedding_dimension"])
+
+    @property
+    def aligned(self) -> tuple[str, ...]:
+        """The modalities that stage 1 aligns: all of them, in an order that does not depend on the user's."""
+        return tuple(sorted(self.config["modalities"]))
+
+    @property
+    def vector_widths(self) -> dict[str, int]:
+        """modality → d, of modalities of vectors."""
+        vectors = [modality for modality, kind in self.catalog.kinds.items() if kind == "vectors"]
+        return {modality: int(self.catalog.sizes(modality)[:, 1].max()) for modality in vectors}
 
     @cached_property
     def adapter(self) -> dict:
@@ -86,7 +129,7 @@ class StageSettings:
         keys += [f"align_{name}" for name in (*LOSS_KEYS[config["alignment"]], *LOOP_KEYS)]
         return {
             "version": ADAPTER_VERSION,
-            **self._encoder_settings(("image", "text")),
+            **self._encoder_settings(self.aligned),
             **{key: config[key] for key in keys},
         }
 
@@ -101,23 +144,37 @@ class StageSettings:
         }
 
     def _encoder_settings(self, modalities) -> dict:
-        config = self.config
-        pixels = {key: config[key] for key in ("min_pixels", "max_pixels")} if "image" in modalities else {}
+        config, kinds = self.config, {modality: self.catalog.kinds[modality] for modality in modalities}
+        pixels = [key for key in ("min_pixels", "max_pixels") if "image" in kinds.values()]
         return {
             "catalog": {modality: self.catalog.fingerprint(modality) for modality in modalities},
+            "kinds": kinds,
             "backbone": self.identity,
-            "prompts": {modality: self.prompts.settings(modality) for modality in modalities},
+            "prompts": {modality: self.prompts.settings(kind) for modality, kind in kinds.items()},
             # Resolved: `auto` on a GPU and `auto` on a CPU give different numbers.
             "backbone_dtype": str(resolve_dtype(config["backbone_dtype"], config["device"])),
-            **pixels,
+            **{key: config[key] for key in ("backbone_quantization", "embedding_dimension", *pixels)},
+            **{key: config[key] for key in POOLING_KEYS.values()},
         }
+
+    def _check_kinds(self) -> None:
+        readable = (*self.family.kinds, "vectors")  # vectors need a projector and no reader
+        for modality, kind in self.catalog.kinds.items():
+            if kind not in readable:
+                others = ",".join(name for name, other in self.catalog.kinds.items() if other in readable)
+                raise SDAError(
+                    f"backbone={self.config['backbone']!r} reads {' and '.join(self.family.kinds)}, and "
+                    f"{modality} is {kind}; use another backbone, --modalities={others}, or vectors: "
+                    f"{modality}.npy with {modality}.items.txt in the dataset's folder"
+                )
 
     def _check_presence(self) -> None:
         present = {m: bool(self.catalog.present(m).any()) for m in self.config["modalities"]}
         for modality in (m for m, any_item in present.items() if not any_item):
             others = ",".join(m for m, any_item in present.items() if any_item)
             remedy = f"--modalities={others}" if others else "--features=none"
-            raise SDAError(f"no item of {self.catalog.name!r} has {MODALITY_NAMES[modality]}; use {remedy}")
+            lacking = KIND_IN_WORDS[self.catalog.kinds[modality]]
+            raise SDAError(f"no item of {self.catalog.name!r} has {lacking}; use {remedy}")
 
     def _check_adapter(self) -> None:
         for what, build in (("adapter", self.peft_config), ("alignment", self.loss)):
@@ -154,11 +211,16 @@ class StageSettings:
             "r": config["lora_r"],
             "lora_alpha": config["lora_alpha"],
             "lora_dropout": config["lora_dropout"],
-            "target_modules": config["target_modules"] or LANGUAGE_MODEL_TARGETS,
+            "target_modules": config["target_modules"] or self.family.targets(),
         }
         if config["adapter"] == "lora":
             return LoraConfig(**shared)
-        return MoDAConfig(**shared, num_experts=config["num_experts"], gate_scale=config["gate_scale"])
+        return MoDAConfig(
+            **shared,
+            num_experts=config["num_experts"],
+            gate_scale=config["gate_scale"],
+            modalities=self.aligned,
+        )
 
     def loss(self) -> AlignmentLoss:
         config = self.config
@@ -167,4 +229,9 @@ class StageSettings:
 
     def alignment(self) -> AlignmentSettings:
         given = {name: self.config[f"align_{name}"] for name in (*LOOP_KEYS, *MACHINE_KEYS)}
-        return AlignmentSettings(**given, seed=self.config["seed"])
+        return AlignmentSettings(
+            **given,
+            modalities=self.aligned,
+            seed=self.config["seed"],
+            read_workers=self.config["read_workers"],
+        )

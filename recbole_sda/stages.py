@@ -16,14 +16,23 @@ from recbole_sda.alignment.conflict import check_draws, measure_conflict
 from recbole_sda.alignment.ray_train import run_in_workers
 from recbole_sda.alignment.sampling import split_items
 from recbole_sda.alignment.trainer import align
-from recbole_sda.artefacts import build_once, clear_folder, digest, read_manifest, write_manifest
+from recbole_sda.artefacts import build_once, digest, read_manifest, write_manifest
 from recbole_sda.catalog import Catalog
 from recbole_sda.defaults import read_properties
 from recbole_sda.encoders import Backbone, load_backbone
+from recbole_sda.encoders.vectors import load_projectors, save_projectors
+from recbole_sda.features import FeatureStore
+from recbole_sda.features.append import appended, find_older
 from recbole_sda.features.embed import embed_catalog
+from recbole_sda.features.index import build_index
+from recbole_sda.features.ray_embed import RayShardWriter
+from recbole_sda.features.shards import EmbedSettings, ShardWriter
 from recbole_sda.stage_settings import MACHINE_KEYS, StageSettings
 
 logger = logging.getLogger(__name__)
+
+# Keys of the backbone, with backbone_ before them, that say how it is loaded, not from where.
+BACKBONE_KEYS = ("dtype", "quantization", "attn_implementation", "device_map")
 
 
 @dataclass(frozen=True)
@@ -52,12 +61,29 @@ class EncoderStages:
 
     def embed(self) -> Path:
         """Stage 2: the folder of the catalogue's feature store; trains the adapter first if need be."""
-        folder = self._folder("features", self.settings.features)
-        if not folder.is_dir():
+        older = self._older_store()
+        features = self.settings.features if older is None else appended(self.settings.features, older)
+        folder = self._folder("features", features)
+        if older is None and not folder.is_dir():
             self.adapt()
-        built = build_once(folder, self._embed_catalog)
+        built = build_once(folder, partial(self._embed_catalog, features, older))
         logger.info("%s features %s", "embedded" if built else "reused", folder)
+        if self.config["index"]:
+            store = FeatureStore.open(folder)
+            for modality in store.modalities:
+                logger.info("index %s", build_index(store, modality))
         return folder
+
+    def _older_store(self) -> FeatureStore | None:
+        config, settings = self.config, self.settings
+        if not config["append"]:
+            return None
+        adapter = None if config["adapter"] == "none" else settings.adapter
+        older = find_older(
+            config["append"], settings.features, adapter, checkpoint_dir=Path(config["checkpoint_dir"])
+        )
+        logger.info("appending to %r", older)
+        return older
 
     def conflict(self, *, trained: bool) -> list[dict]:
         """Gradient cosines of training batches, under the trained adapter or the new one that it began as."""
@@ -88,11 +114,12 @@ class EncoderStages:
         config = self.config
         return load_backbone(
             config["backbone"],
+            **self.settings.source,
+            **{name: config[name] for name in ("min_pixels", "max_pixels")},
+            **{name: config[f"backbone_{name}"] for name in BACKBONE_KEYS},
             prompts=self.settings.prompts,
-            min_pixels=config["min_pixels"],
-            max_pixels=config["max_pixels"],
-            revision=config["backbone_revision"],
-            dtype=config["backbone_dtype"],
+            pooling=self.settings.pooling,
+            kinds=self.catalog.kinds,
             device=device or config["device"],
         )
 
@@ -100,11 +127,21 @@ class EncoderStages:
         torch.manual_seed(self.config["seed"])
         backbone = self._load_backbone(device)
         backbone.model = get_peft_model(backbone.model, self.settings.peft_config())
+        backbone.add_projectors(self.settings.vector_widths)
         return backbone
 
     def _adapted_backbone(self) -> Backbone:
+        return self._backbone_with(digest(self.settings.adapter))
+
+    def _backbone_with(self, adapter: str) -> Backbone:
+        """Args: adapter: its digest, or ``none``."""
         backbone = self._load_backbone()
-        backbone.model = PeftModel.from_pretrained(backbone.model, self._folder("adapters", self.settings.adapter))
+        if adapter != "none":
+            folder = Path(self.config["checkpoint_dir"]) / "adapters" / adapter
+            backbone.model = PeftModel.from_pretrained(backbone.model, folder)
+            if widths := self.settings.vector_widths:
+                backbone.add_projectors(widths)
+                load_projectors(backbone.projectors, folder)
         return backbone
 
     def _train_adapter(self, folder: Path) -> None:
@@ -139,6 +176,8 @@ class EncoderStages:
         if not PartialState().is_main_process:
             return
         backbone.model.save_pretrained(folder)
+        if backbone.projectors:
+            save_projectors(backbone.projectors, folder)
         write_manifest(
             folder,
             {
@@ -152,16 +191,29 @@ class EncoderStages:
             },
         )
 
-    def _embed_catalog(self, folder: Path) -> None:
-        clear_folder(folder)
-        adapted = self.config["adapter"] != "none"
-        backbone = self._adapted_backbone() if adapted else self._load_backbone()
+    def _embed_catalog(self, features: dict, older: FeatureStore | None, folder: Path) -> None:
+        config = self.config
+        settings = EmbedSettings(
+            **{name: config[f"embed_{name}"] for name in ("batch_tokens", "shard_items")},
+            read_workers=config["read_workers"],
+            dtype=config["feature_dtype"],
+        )
+        if config["embed_workers"] == 1:
+            write_shards = ShardWriter(self._backbone_with(features["adapter"]), self.catalog, settings)
+        else:
+            write_shards = RayShardWriter(
+                partial(self._for_workers()._backbone_with, features["adapter"]),
+                self.catalog,
+                settings,
+                workers=config["embed_workers"],
+                use_gpu=torch.device(config["device"]).type == "cuda",
+            )
         embed_catalog(
             folder,
             self.catalog,
-            backbone,
-            modalities=self.config["modalities"],
-            batch_tokens=self.config["embed_batch_tokens"],
-            dtype=self.config["feature_dtype"],
-            settings=self.settings.features,
+            write_shards,
+            prompts=self.settings.prompts,
+            settings=settings,
+            identity=features,
+            older=older,
         )

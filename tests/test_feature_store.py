@@ -4,30 +4,31 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import open_demo
 
-from recbole_sda.catalog import Catalog
-from recbole_sda.encoders.batching import collate_items
+from recbole_sda.catalog.skipped import Skipped
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureProvider, FeatureStore, write_store
-from recbole_sda.features.embed import embed_catalog
+from recbole_sda.features.arrays import array_dtype, create_array
 
 TOKENS = ["b", "a", "Été 東京", "10", "with space"]
 PRESENT = np.array([True, True, False, True, True])
+
+
+SKIPPED = [Skipped("a", "image", "a,1.jpg", 'truncated "at" 12 bytes'), Skipped("10", "image", "10.gif", "a bomb")]
 
 
 def write(folder, tokens=TOKENS, dtype="float16", **modalities):
     """A store of drawn values. Returns: the folder, modality → what was put in."""
     folder.mkdir(exist_ok=True)
     draw = np.random.default_rng(0)
-    values = {
-        name: draw.normal(size=(len(tokens), 3 + number)).astype(dtype)
-        for number, name in enumerate(("image", "text"))
-    }
-    for name, rows in values.items():
-        np.save(folder / f"{name}.npy", rows)
-    marks = {"image": PRESENT, "text": ~PRESENT, **modalities}
-    write_store(folder, tokens, marks, settings={"domain": "Größe"})
+    values, marks = {}, {"image": PRESENT, "text": ~PRESENT, **modalities}
+    for number, name in enumerate(marks):
+        values[name] = draw.normal(size=(len(tokens), 3 + number)).astype(array_dtype(dtype))
+        array = create_array(folder / f"{name}.npy", dtype=values[name].dtype, shape=values[name].shape)
+        array[:] = values[name]
+        array.flush()
+    contents = {"text": np.arange(len(tokens) * 16, dtype=np.uint8).reshape(-1, 16)}
+    write_store(folder, tokens, marks, settings={"domain": "Größe"}, contents=contents, skipped=SKIPPED)
     return folder, values
 
 
@@ -39,7 +40,7 @@ def store(tmp_path):
 # the store
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("verify", [False, True])
 def test_store_gives_back_what_went_in(tmp_path, dtype, verify):
     folder, values = write(tmp_path / "store", dtype=dtype)
@@ -47,28 +48,73 @@ def test_store_gives_back_what_went_in(tmp_path, dtype, verify):
     assert store.tokens == TOKENS
     assert len(store) == 5
     assert store.modalities == ("image", "text")
+    assert store.dtype == array_dtype(dtype)
     for name, rows in values.items():
         found = store.values(name)
         assert isinstance(found, np.memmap)
         assert not found.flags.writeable
         assert found.dtype == dtype
-        np.testing.assert_array_equal(found, rows)
+        assert found.tobytes() == rows.tobytes()
+        assert store.width(name) == rows.shape[1]
     np.testing.assert_array_equal(store.present("image"), PRESENT)
     np.testing.assert_array_equal(store.present("text"), ~PRESENT)
-    assert store.manifest["modalities"] == {"image": 4, "text": 1}
+    assert store.contents("image") is None
+    np.testing.assert_array_equal(store.contents("text").ravel(), np.arange(80))
+    assert store.skipped() == sorted(SKIPPED)
     assert store.manifest["settings"] == {"domain": "Größe"}
+    assert repr(store) == f"FeatureStore('{folder}', 5 items, image 3 + text 4, {dtype})"
 
 
-def test_opening_reads_no_embedding(store, monkeypatch):
-    loaded, load = [], np.load
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_rows_by_item_token(tmp_path, dtype):
+    folder, values = write(tmp_path / "store", dtype=dtype)
+    store = FeatureStore.open(folder)
+    for wanted in (TOKENS[::-1], ["10", "b", "10"], []):
+        rows = store.rows(wanted)
+        assert rows.dtype == np.int64
+        assert [TOKENS[row] for row in rows] == wanted
+        got = store.get("text", wanted)
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, values["text"][rows].astype(np.float32))
+        assert store.take("text", rows).dtype == array_dtype(dtype)
+    with pytest.raises(SDAError, match=r"lacks 2 of 3 items, the first 'x', ' b'"):
+        store.get("text", ["x", "b", " b"])
 
-    def watch(path, **options):
-        loaded.append((path.name, options.get("mmap_mode")))
-        return load(path, **options)
 
-    monkeypatch.setattr(np, "load", watch)
-    FeatureStore.open(str(store))
-    assert all(mode == "r" for name, mode in loaded if not name.endswith(".present.npy"))
+def test_plain_numpy_opens_bfloat16_without_a_pickle(tmp_path):
+    folder, values = write(tmp_path / "store", dtype="bfloat16")
+    plain = np.load(folder / "image.npy", allow_pickle=False)
+    assert plain.dtype == np.dtype("V2")
+    bits = torch.from_numpy(plain.view(np.int16)).view(torch.bfloat16)
+    np.testing.assert_array_equal(bits.float().numpy(), values["image"].astype(np.float32))
+
+
+def test_opening_reads_neither_tokens_nor_embeddings(tmp_path):
+    """A terabyte that is not there: sparse files, whose bytes would take hours to read."""
+    items, width = 150_000_000, 3584
+    for name, shape in (("image.npy", (items, width)), ("image.present.npy", (items,))):
+        with (tmp_path / name).open("wb") as file:
+            header = {"descr": "<f2" if len(shape) == 2 else "|b1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + items * (width * 2 if len(shape) == 2 else 1))
+    (tmp_path / "items.txt").write_bytes(b"")
+    (tmp_path / "skipped.csv").write_bytes(b"")
+    manifest = {
+        "format": 2,
+        "items": items,
+        "dtype": "float16",
+        "modalities": {"image": {"width": width, "present": 0, "contents": False}},
+        "settings": {},
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": "0" * 64} for path in list(tmp_path.iterdir())
+        },
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    store = FeatureStore.open(tmp_path)
+    assert store.values("image").shape == (items, width)
+    assert not store.take("image", np.array([items - 1, 0])).any()
+    with pytest.raises(SDAError, match="has 0 items, the manifest 150000000"):
+        _ = store.tokens
 
 
 @pytest.mark.parametrize("sign", ["\x85", "\u2028", "\x0b", "\x1c", "\r"])
@@ -78,28 +124,32 @@ def test_tokens_may_hold_signs_that_python_takes_for_line_ends(tmp_path, sign):
     assert store.tokens == tokens
 
 
+def test_a_store_of_no_items(tmp_path):
+    none = np.zeros(0, dtype=bool)
+    create_array(tmp_path / "image.npy", dtype=np.dtype(np.float16), shape=(0, 4))
+    write_store(tmp_path, [], {"image": none}, settings={})
+    store = FeatureStore.open(tmp_path, verify=True)
+    assert store.get("image", []).shape == (0, 4)
+
+
 def test_unknown_modality_is_named(store):
-    for read in (FeatureStore.open(store).values, FeatureStore.open(store).present):
+    opened = FeatureStore.open(store)
+    for read in (opened.values, opened.present, opened.contents, opened.width, lambda m: opened.get(m, ["a"])):
         with pytest.raises(SDAError, match="holds image, text; it has no modality 'audio'"):
             read("audio")
 
 
 def test_nothing_is_pickled(store):
-    files = {path.name for path in store.iterdir()}
-    assert files == {
-        "items.txt",
-        "manifest.json",
-        "image.npy",
-        "image.present.npy",
-        "text.npy",
-        "text.present.npy",
+    assert {path.name for path in store.iterdir()} == {
+        *("items.txt", "manifest.json", "skipped.csv", "image.npy", "image.present.npy"),
+        *("text.npy", "text.present.npy", "text.content.npy"),
     }
     for path in store.glob("*.npy"):
         np.load(path, allow_pickle=False)
     # and a pickled file in its place is refused, not run
     np.save(store / "image.npy", np.array([{}] * 5, dtype=object))
-    write_store(store, TOKENS, {"image": PRESENT, "text": PRESENT}, settings={})
-    with pytest.raises(ValueError, match=r"[Oo]bject|allow_pickle"):
+    change_manifest(store, files={**read_files(store), "image.npy": recorded(store / "image.npy")})
+    with pytest.raises(SDAError, match=r"image\.npy cannot be read as an \.npy array: .*Python objects"):
         FeatureStore.open(store)
 
 
@@ -111,13 +161,23 @@ def change_manifest(folder, **values):
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
+def read_files(folder):
+    return json.loads((folder / "manifest.json").read_text())["files"]
+
+
+def recorded(path):
+    return {"bytes": path.stat().st_size, "sha256": "0" * 64}
+
+
 def flip_last_byte(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("name", ["image.npy", "text.npy", "image.present.npy", "text.present.npy", "items.txt"])
+@pytest.mark.parametrize(
+    "name", ["image.npy", "image.present.npy", "text.content.npy", "items.txt", "skipped.csv"]
+)
 def test_damaged_files_are_refused_by_name(tmp_path, name):
     flipped = write(tmp_path / "flipped")[0]
     flip_last_byte(flipped / name)
@@ -152,24 +212,36 @@ def test_broken_manifest_is_refused(store):
         FeatureStore.open(store)
 
 
-@pytest.mark.parametrize("number", [0, 2, "1", None])
+@pytest.mark.parametrize("number", [0, 1, 3, "2", 2.0, None])
 def test_other_formats_are_refused(store, number):
     change_manifest(store, format=number)
-    with pytest.raises(SDAError, match=re.escape(f"store format {number!r}, this version reads 1")):
+    with pytest.raises(SDAError, match=re.escape(f"store format {number!r}, this version reads 2")):
         FeatureStore.open(store)
 
 
-def test_counts_that_do_not_match_are_refused(store):
-    change_manifest(store, items=6)
-    with pytest.raises(SDAError, match=r"items\.txt has 5 items, the manifest 6; embed again"):
+@pytest.mark.parametrize(
+    ("tokens", "marks", "dtype", "message"),
+    [
+        (TOKENS[:4], PRESENT[:4], "float16", "image: 5 rows"),
+        (TOKENS, PRESENT[:4], "float16", r"\(4,\) marks of presence for 5 items"),
+        (TOKENS, PRESENT, "float64", "float64, not"),
+        (TOKENS, PRESENT, "float32", "one dtype"),
+    ],
+)
+def test_what_does_not_fit_together_is_not_finished(store, tokens, marks, dtype, message):
+    np.save(store / "image.npy", np.zeros((5, 3), dtype=dtype))
+    with pytest.raises(ValueError, match=message):
+        write_store(store, tokens, {"image": marks, "text": PRESENT}, settings={})
+    with pytest.raises(SDAError, match="no feature store"):
         FeatureStore.open(store)
 
 
-@pytest.mark.parametrize(("tokens", "present"), [(TOKENS[:4], PRESENT), (TOKENS, PRESENT[:4])])
-def test_rows_that_do_not_match_the_items_are_refused(store, tokens, present):
-    write_store(store, tokens, {"image": PRESENT[: len(tokens)], "text": present}, settings={})
-    with pytest.raises(SDAError, match=f"rows and . marks of presence for {len(tokens)} items"):
-        FeatureStore.open(store)
+@pytest.mark.parametrize(
+    ("token", "message"), [("two\nlines", "line break"), ("a", "'a' is there twice; 1 identifiers are repeated")]
+)
+def test_tokens_that_a_store_cannot_hold_are_refused(tmp_path, token, message):
+    with pytest.raises(SDAError, match=message):
+        write(tmp_path / "store", [*TOKENS[:4], token])
 
 
 # by item token
@@ -190,74 +262,18 @@ def test_provider_finds_rows_by_token(tmp_path):
         np.testing.assert_array_equal(provider.present("image"), PRESENT[rows])
 
 
+def test_provider_gives_torch_a_dtype_that_it_knows(tmp_path):
+    for stored, given in (("float16", "float16"), ("float32", "float32"), ("bfloat16", "float32")):
+        folder, values = write(tmp_path / stored, dtype=stored)
+        rows = FeatureProvider(FeatureStore.open(folder), ["10", "b"]).values("image")
+        assert torch.from_numpy(rows).dtype == getattr(torch, given)
+        np.testing.assert_array_equal(rows, values["image"][[3, 0]].astype(given))
+
+
 def test_provider_names_the_items_it_does_not_know(store):
-    with pytest.raises(SDAError, match="belongs to another catalogue: it lacks 7 of 8 items") as error:
+    with pytest.raises(SDAError, match=r"belongs to another catalogue: .* lacks 7 of 8 items") as error:
         FeatureProvider(FeatureStore.open(store), ["a", *(f"z{number}" for number in range(7))])
     message = str(error.value)
     assert str(store) in message
     assert all(f"'z{number}'" in message for number in range(5))
     assert "z5" not in message
-
-
-# from a catalogue
-
-
-def embed(folder, catalog, backbone, **options):
-    folder.mkdir()
-    options = {"modalities": ["image", "text"], "batch_tokens": 200, "dtype": "float16", **options}
-    embed_catalog(folder, catalog, backbone, settings={}, show_progress=False, **options)
-    return FeatureStore.open(folder, verify=True)
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory, catalog, tiny):
-    return embed(tmp_path_factory.mktemp("features") / "store", catalog, tiny)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("modality", ["image", "text"])
-def test_rows_are_what_the_backbone_says_of_each_item(embedded, catalog, tiny, modality):
-    assert embedded.tokens == list(catalog.tokens)
-    rows, present = embedded.values(modality), embedded.present(modality)
-    assert rows.dtype == np.float16
-    assert rows.shape == (60, tiny.hidden_size)
-    np.testing.assert_array_equal(present, catalog.present(modality))
-    assert 0 < (~present).sum() < 60
-    assert not rows[~present].any()
-    for row in np.flatnonzero(present):
-        alone = tiny(modality, collate_items(catalog, tiny, modality, [row]))[0].numpy()
-        np.testing.assert_allclose(rows[row], alone, rtol=2e-3, atol=1e-4)
-    assert len(np.unique(rows[present], axis=0)) > 50
-
-
-def test_batch_size_does_not_change_the_store(tmp_path, embedded, catalog, tiny):
-    alone = embed(tmp_path / "store", catalog, tiny, batch_tokens=1, dtype="float32", modalities=["text"])
-    assert alone.modalities == ("text",)
-    assert alone.values("text").dtype == np.float32
-    np.testing.assert_allclose(embedded.values("text"), alone.values("text"), rtol=2e-3, atol=1e-4)
-
-
-def test_item_without_anything_is_kept_as_missing(tmp_path, demo_folder, tiny):
-    catalog = Catalog.open(demo_folder, ["P0003", "unheard of", "P0001"], show_progress=False)
-    store = embed(tmp_path / "store", catalog, tiny)
-    assert store.tokens == ["P0003", "unheard of", "P0001"]
-    for modality in ("image", "text"):
-        assert store.present(modality).tolist() == [True, False, True]
-        assert not store.values(modality)[1].any()
-
-
-@pytest.mark.parametrize("bad", [7e4, float("inf"), float("nan")])
-def test_values_that_float16_cannot_hold_stop_with_the_remedy(tmp_path, demo_folder, tiny, monkeypatch, bad):
-    forward = type(tiny).forward
-
-    def spoil(self, modality, inputs):
-        rows = forward(self, modality, inputs)
-        rows[0, 0] = bad
-        return rows
-
-    monkeypatch.setattr(type(tiny), "forward", spoil)
-    with pytest.raises(SDAError, match="text embeddings are not finite in feature_dtype=float16; use float32"):
-        embed(tmp_path / "store", open_demo(demo_folder), tiny, modalities=["text"])
-    if bad == 7e4:
-        rows = embed(tmp_path / "wide", open_demo(demo_folder), tiny, modalities=["text"], dtype="float32")
-        assert rows.values("text").max() == 7e4

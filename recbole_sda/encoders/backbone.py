@@ -12,6 +12,7 @@ from recbole_sda.encoders.families import Family
 from recbole_sda.encoders.hidden_states import pooled_embedding
 from recbole_sda.encoders.pooling import Pooling
 from recbole_sda.encoders.prompts import Prompts
+from recbole_sda.encoders.vectors import new_projectors, soft_tokens
 
 
 class Backbone(nn.Module):
@@ -23,6 +24,7 @@ class Backbone(nn.Module):
         pooling: from hidden states to an embedding.
 
     Attributes:
+        projectors: modality → :class:`VectorProjector`, of modalities of vectors that are adapted.
         hidden_size: width of the hidden states, of a dual encoder in the space that its towers share.
         embedding_size: width of what :meth:`forward` gives.
     """
@@ -30,6 +32,7 @@ class Backbone(nn.Module):
     def __init__(self, model: nn.Module, collator: Collator, pooling: Pooling):
         super().__init__()
         self.model, self.collator = model, collator
+        self.projectors = nn.ModuleDict()
         family = collator.family
         self.pooling = pooling.resolve(family)
         self.hidden_size = family.width
@@ -84,11 +87,38 @@ class Backbone(nn.Module):
         return self.collator.collate(modality, fields, files)
 
     def forward(self, modality: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Args: inputs: from :meth:`collate`. Returns: (B, embedding_size) float32."""
+        """Embed a batch.
+
+        Args:
+            inputs: from :meth:`collate`.
+
+        Returns:
+            (B, embedding_size) float32; vectors without a projector as they are, (B, d).
+        """
         inputs = {name: value.to(self.device) for name, value in inputs.items()}
+        kind = self.kinds[modality]
+        if kind == "vectors":
+            return self._embed_vectors(modality, inputs)
         with routing(modality):
-            pooled = pooled_embedding(self._bare(), self.family, self.kinds[modality], inputs, self.pooling)
+            pooled = pooled_embedding(self._bare(), self.family, kind, inputs, self.pooling)
         return pooled[:, : self.embedding_size]
+
+    def add_projectors(self, widths: Mapping[str, int]) -> None:
+        """Give modalities of vectors a trainable projector each; args: widths: modality → d."""
+        scale = 1.0
+        if self.family.shared:  # that of the tokens among which theirs will stand
+            scale = float(self._bare().get_input_embeddings().weight.float().square().mean().sqrt())
+        self.projectors = new_projectors(widths, self.hidden_size, scale).to(self.device)
+
+    def _embed_vectors(self, modality: str, inputs: dict[str, Tensor]) -> Tensor:
+        vectors, positions = inputs.pop("vectors"), inputs.pop("vector_positions", None)
+        if modality not in self.projectors:
+            return vectors.float()
+        projected = self.projectors[modality](vectors)
+        if self.family.shared:
+            with routing(modality), soft_tokens(self._bare(), positions, projected):
+                projected = pooled_embedding(self._bare(), self.family, "text", inputs, self.pooling)
+        return projected[:, : self.embedding_size]
 
     def _bare(self) -> nn.Module:
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model

@@ -87,6 +87,8 @@ class Collator:
             (n,) int64.
         """
         kind = self._check_kind(modality)
+        if kind == "vectors":
+            return np.full(len(sizes), len(self._vector_prompt(modality)[0]) if self.family.shared else 1)
         distinct, which = np.unique(np.asarray(sizes), axis=0, return_inverse=True)
         counts = self._count(kind, distinct.tolist())
         if self.family.shared:
@@ -100,10 +102,11 @@ class Collator:
 
         Args:
             fields: each item's non-empty fields.
-            files: each item's picture (PIL, RGB) or recording (with ``samples`` and ``rate``).
+            files: each item's picture (PIL, RGB), recording (with ``samples`` and ``rate``) or vector (d,).
 
         Returns:
-            Among them ``attention_mask`` (B, T), of a dual encoder's pictures too.
+            Among them ``attention_mask`` (B, T), of a dual encoder's pictures too; of vectors ``vectors`` (B, d)
+            and ``vector_positions`` (B,), where among the tokens each has its place.
 
         Raises:
             SDAError: the family does not read this kind; a recording is too long.
@@ -111,6 +114,8 @@ class Collator:
         kind = self._check_kind(modality)
         if kind == "text":
             return self.pad(self.encode_texts(modality, fields))
+        if kind == "vectors":
+            return self._collate_vectors(modality, files)
         given = READERS[kind](self.processor, files)
         if not self.family.shared:
             mask = torch.ones(len(files), self._count(kind, [(1, 1)])[0], dtype=torch.long)
@@ -128,6 +133,20 @@ class Collator:
             )
         )
 
+    def _collate_vectors(self, modality: str, files: Sequence[np.ndarray]) -> dict[str, Tensor]:
+        vectors = torch.from_numpy(np.stack(files))  # (B, d)
+        if not self.family.shared:
+            return {"vectors": vectors, "attention_mask": torch.ones(len(files), 1, dtype=torch.long)}
+        ids, position = self._vector_prompt(modality)
+        positions = torch.full((len(files),), position)
+        return {**self.pad([ids] * len(files)), "vectors": vectors, "vector_positions": positions}
+
+    def _vector_prompt(self, modality: str) -> tuple[list[int], int]:
+        """Token ids with a place for the vector after the line, and where it is."""
+        (ids,) = self._encode([self._format("text", self.text_line(modality, {}))])
+        position = len(ids) - self._end_length
+        return [*ids[:position], self.tokenizer.pad_token_id, *ids[position:]], position
+
     def _encode(self, prompts: list[str]) -> list[list[int]]:
         if not prompts:
             return []
@@ -139,7 +158,7 @@ class Collator:
 
     def _check_kind(self, modality: str) -> str:
         kind = self.kinds[modality]
-        if kind not in self.family.kinds:
+        if kind not in (*self.family.kinds, "vectors"):
             raise SDAError(
                 f"modality {modality!r} is {kind}, and a {self.family.model_type} model reads "
                 f"{' and '.join(self.family.kinds)} only; use another backbone or leave it out of modalities"

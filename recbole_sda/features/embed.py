@@ -1,61 +1,97 @@
-"""Embed a catalogue: every item once a modality, in batches of similar length."""
+"""Embed a catalogue: every distinct content once a modality, shard by shard, so that nothing is lost for long.
 
+What an interrupted embedding left in the folder is gone on from, and the store ends with the same bytes.
+"""
+
+import shutil
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from recbole_sda.catalog import Catalog
-from recbole_sda.encoders import Backbone
-from recbole_sda.encoders.batching import batches_by_tokens, collate_items, token_counts
-from recbole_sda.errors import SDAError
-from recbole_sda.features.store import write_store
+from recbole_sda.encoders import Prompts
+from recbole_sda.features.assemble import assemble
+from recbole_sda.features.layout import Layout, Sources
+from recbole_sda.features.parts import Parts
+from recbole_sda.features.shards import EmbedSettings, ShardWriter
+from recbole_sda.features.store import FeatureStore, write_store
+from recbole_sda.features.units import content_digests, distinct_units
 from recbole_sda.progress import progress_bar
+
+PARTS = "parts"
+# what a shard's bytes do not depend on
+UNPLANNED = ("read_workers",)
+
 
 
 def embed_catalog(
     folder: Path,
     catalog: Catalog,
-    backbone: Backbone,
+    write_shards: ShardWriter,
     *,
-    modalities: list[str],
-    batch_tokens: int,
-    dtype: str,
-    settings: dict,
+    prompts: Prompts,
+    settings: EmbedSettings,
+    identity: dict,
+    older: FeatureStore | None = None,
     show_progress: bool = True,
 ) -> None:
-    """Write the catalogue's feature store into the empty ``folder``.
+    """Write the catalogue's feature store into ``folder``, which an interrupted call may have begun.
 
     Args:
-        batch_tokens: tokens that go through the model together, padding included.
-        dtype: numpy dtype of what is stored.
-        settings: kept in the manifest.
+        write_shards: does the work, here (:class:`ShardWriter`) or elsewhere (``RayShardWriter``).
+        prompts: what the model is told; items of which it is told the same share their embedding.
+        identity: what makes the embeddings; kept in the manifest.
+        older: a store of the same making to append to; what it has is not embedded again.
     """
-    backbone.eval()
-    for modality in modalities:
-        rows = np.lib.format.open_memmap(
-            Path(folder) / f"{modality}.npy", "w+", dtype=dtype, shape=(len(catalog), backbone.hidden_size)
+    folder = Path(folder)
+    if not (folder / "manifest.json").is_file():
+        layout, presents, contents = Layout.of(catalog, older), {}, {}
+        for modality in catalog.kinds:
+            units = distinct_units(content_digests(catalog, prompts, modality), catalog.present(modality))
+            sources = Sources.of(units, modality, older)
+            plan = {name: value for name, value in asdict(settings).items() if name not in UNPLANNED}
+            parts = Parts(folder / PARTS / modality, {**plan, "units": len(sources.new), "identity": identity})
+            _write_missing(parts, modality, sources, settings, write_shards, show_progress)
+            presents[modality], contents[modality] = assemble(
+                folder / f"{modality}.npy",
+                modality,
+                layout=layout,
+                sources=sources,
+                parts=parts,
+                settings=settings,
+            )
+        write_store(
+            folder,
+            layout.tokens,
+            presents,
+            settings=identity,
+            dataset=catalog.name,
+            contents=contents,
+            skipped=catalog.skipped,
         )
-        present = np.flatnonzero(catalog.present(modality))
-        with progress_bar(len(present), f"embed {modality}", "item", show=show_progress) as bar:
-            counts = token_counts(catalog, backbone, modality, present)
-            for batch in batches_by_tokens(counts, batch_tokens):
-                embedded = _embed(catalog, backbone, modality, present[batch])
-                if not (np.abs(embedded) <= np.finfo(dtype).max).all():
-                    raise SDAError(f"{modality} embeddings are not finite in feature_dtype={dtype}; use float32")
-                rows[present[batch]] = embedded
-                bar.update(len(batch))
-        rows.flush()
-    write_store(
-        folder,
-        catalog.tokens,
-        {m: catalog.present(m) for m in modalities},
-        settings=settings,
-        dataset=catalog.name,
-    )
+    shutil.rmtree(folder / PARTS, ignore_errors=True)
 
 
-def _embed(catalog: Catalog, backbone: Backbone, modality: str, rows: np.ndarray) -> np.ndarray:
-    inputs = collate_items(catalog, backbone, modality, rows)
-    with torch.inference_mode():
-        return backbone(modality, inputs).cpu().numpy()
+def _write_missing(
+    parts: Parts, modality: str, sources: Sources, settings: EmbedSettings, write_shards: ShardWriter, show: bool
+) -> None:
+    rows, finished = sources.rows, parts.finished()
+    todo = [shard for shard in range(settings.count_shards(len(rows))) if shard not in finished]
+    done = len(rows) - sum(len(rows[settings.shard(shard)]) for shard in todo)
+    with progress_bar(len(rows), f"embed {modality}", "item", show=show, initial=done) as bar:
+        report = _Report(bar)
+        for entry in write_shards(modality, rows, todo, parts.folder, report):
+            parts.record(entry)
+
+
+class _Report:
+    """Items and tokens a second on a progress bar, counted from now on."""
+
+    def __init__(self, bar):
+        self.bar, self.tokens = bar, 0
+
+    def __call__(self, items: int, tokens: int) -> None:
+        self.tokens += tokens
+        elapsed = self.bar.format_dict["elapsed"]
+        if elapsed:
+            self.bar.set_postfix_str(f"{self.tokens / elapsed:,.0f} tokens/s", refresh=False)
+        self.bar.update(items)

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from recbole_sda.errors import SDAError
+from recbole_sda.features.arrays import BFLOAT16
 from recbole_sda.features.store import FeatureStore
-
-NAMED = 5
 
 
 class FeatureProvider:
@@ -30,28 +29,29 @@ class FeatureProvider:
                 f"features={store.path} belongs to another catalogue: it was embedded for {named!r}, "
                 f"the dataset is {dataset!r}. Embed this dataset's items."
             )
-        row_of = {token: row for row, token in enumerate(store.tokens)}
-        unknown = [token for token in tokens if token not in row_of]
-        if unknown:
+        try:
+            self._rows = store.rows(tokens)
+        except SDAError as error:
             raise SDAError(
-                f"features={store.path} belongs to another catalogue: it lacks {len(unknown)} of "
-                f"{len(tokens)} items, the first {', '.join(map(repr, unknown[:NAMED]))}. "
-                "Embed this dataset's items."
-            )
+                f"features={store.path} belongs to another catalogue: {error}. Embed this dataset's items."
+            ) from error
         self.store = store
         self.modalities = store.modalities
-        self._rows = np.fromiter((row_of[token] for token in tokens), dtype=np.int64, count=len(tokens))
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def width(self, modality: str) -> int:
-        return self.store.values(modality).shape[1]
+        return self.store.width(modality)
 
     def present(self, modality: str) -> np.ndarray:
         """(items,) bool: which items have this modality."""
         return self.store.present(modality)[self._rows]
 
     def values(self, modality: str, start: int = 0, stop: int | None = None) -> np.ndarray:
-        """(stop − start, width): a slice of the rows, read from disk now."""
-        return self.store.values(modality)[self._rows[start:stop]]
+        """(stop − start, width): a slice of the rows, read from disk now.
+
+        In the store's dtype, but bfloat16, which neither numpy nor ``torch.from_numpy`` knows, as float32.
+        """
+        values = self.store.take(modality, self._rows[start:stop])
+        return values.astype(np.float32) if values.dtype == BFLOAT16 else values

@@ -2,41 +2,54 @@
 
 ::
 
-    <store>/manifest.json      format, settings, shapes, SHA-256 of every file
+    <store>/manifest.json      format, settings, shapes, SHA-256 of every file; written last
             items.txt          one item token a line, in row order
-            image.npy          (items, width) float16; rows of missing items are 0
+            image.npy          (items, width) float16, bfloat16 or float32; rows of missing items are 0
             image.present.npy  (items,) bool
+            image.content.npy  (items, 16) uint8: digest of what was embedded; 0 where missing
             text.npy …         the same for each modality
+            skipped.csv        every file that was refused, and why
 """
 
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from recbole_sda.artefacts import read_manifest, write_manifest
+from recbole_sda.catalog.skipped import Skipped, read_skipped
 from recbole_sda.errors import SDAError
+from recbole_sda.features.arrays import array_dtype, open_array, prefetch
+from recbole_sda.features.manifest import (
+    DIGEST_BYTES,
+    ITEMS,
+    SKIPPED,
+    check_size,
+    checksums,
+    file_names,
+    read_manifest,
+)
+from recbole_sda.features.writing import write_store
 
-FORMAT = 1
-ITEMS = "items.txt"
+__all__ = ["FeatureStore", "reusable_rows", "write_store"]
+
+NAMED = 5
+TAKEN_ROWS = 1024  # at once
 
 
 class FeatureStore:
-    """Read-only features of a catalogue; opening reads the manifest and the tokens, no embedding.
+    """Read-only features of a catalogue; opening reads the manifest, no token and no embedding.
 
     Use :meth:`open`.
 
     Attributes:
         path: the folder.
         manifest: what made it, see :func:`write_store`.
-        tokens: item token of every row.
     """
 
-    def __init__(self, path: Path, manifest: dict, tokens: list[str]):
+    def __init__(self, path: Path, manifest: dict):
         self.path = path
         self.manifest = manifest
-        self.tokens = tokens
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = False) -> "FeatureStore":
@@ -50,102 +63,156 @@ class FeatureStore:
             SDAError: no store, another format, incomplete, or changed since it was written.
         """
         path = Path(path)
-        if not (path / "manifest.json").is_file():
-            raise SDAError(f"{path} is no feature store: it has no manifest.json. Run `embed` to make one.")
-        try:
-            manifest = read_manifest(path)
-        except ValueError as error:
-            raise SDAError(f"{path / 'manifest.json'} is not JSON ({error}); embed again") from error
-        if manifest.get("format") != FORMAT:
-            raise SDAError(
-                f"{path} has store format {manifest.get('format')!r}, this version reads {FORMAT}; embed again"
-            )
-        for name, file in manifest["files"].items():
-            _check_file(path / name, file, verify)
-        # Not splitlines: it also splits at signs such as U+2028, which a token may hold.
-        tokens = (path / ITEMS).read_bytes().decode().split("\n")[:-1]
-        if len(tokens) != manifest["items"]:
-            raise SDAError(
-                f"{path / ITEMS} has {len(tokens)} items, the manifest {manifest['items']}; embed again"
-            )
-        store = cls(path, manifest, tokens)
+        store = cls(path, read_manifest(path))
+        files = store.manifest["files"]
+        for name, recorded in files.items():
+            check_size(path / name, recorded)
         for modality in store.modalities:
-            rows = len(store.values(modality)), len(store.present(modality))
-            if rows != (len(tokens), len(tokens)):
-                raise SDAError(
-                    f"{path}: {modality} has {rows[0]} rows and {rows[1]} marks of presence for {len(tokens)} "
-                    "items; embed again"
-                )
+            store._check_shapes(modality)
+        if verify:
+            for name, found in checksums(path, files, f"verify {path.name}").items():
+                if found != files[name]["sha256"]:
+                    raise SDAError(f"{path / name} does not match its checksum; embed again")
         return store
 
     @property
     def modalities(self) -> tuple[str, ...]:
         return tuple(self.manifest["modalities"])
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the stored values."""
+        return array_dtype(self.manifest["dtype"])
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Item token of every row."""
+        try:
+            text = (self.path / ITEMS).read_bytes().decode()
+        except UnicodeDecodeError as error:
+            raise SDAError(f"{self.path / ITEMS} is not UTF-8 ({error}); embed again") from error
+        # Not splitlines: it also splits at signs such as U+2028, which a token may hold.
+        tokens = text.split("\n")[:-1]
+        if len(tokens) != len(self):
+            raise SDAError(f"{self.path / ITEMS} has {len(tokens)} items, the manifest {len(self)}; embed again")
+        return tokens
+
     def __len__(self) -> int:
-        return len(self.tokens)
+        return self.manifest["items"]
+
+    def __repr__(self) -> str:
+        widths = " + ".join(f"{modality} {self.width(modality)}" for modality in self.modalities)
+        return f"FeatureStore({str(self.path)!r}, {len(self)} items, {widths}, {self.dtype})"
+
+    def rows(self, tokens: Sequence[str]) -> np.ndarray:
+        """(n,) int64: the row of each item.
+
+        Raises:
+            SDAError: the store lacks some; it names the first few and how many.
+        """
+        row_of = self._row_of
+        unknown = [token for token in tokens if token not in row_of]
+        if unknown:
+            raise SDAError(
+                f"{self.path} lacks {len(unknown)} of {len(tokens)} items, the first "
+                f"{', '.join(map(repr, unknown[:NAMED]))}"
+            )
+        return np.fromiter((row_of[token] for token in tokens), dtype=np.int64, count=len(tokens))
+
+    def get(self, modality: str, tokens: Sequence[str]) -> np.ndarray:
+        """(n, width) float32: these items' embeddings; 0 where missing, see :meth:`present`."""
+        return self.take(modality, self.rows(tokens)).astype(np.float32, copy=False)
+
+    def take(self, modality: str, rows: np.ndarray) -> np.ndarray:
+        """(n, width) in the store's dtype: a copy of some rows, read in the order on disk."""
+        order = np.argsort(rows, kind="stable")
+        taken = np.empty((len(rows), self.width(modality)), dtype=self.dtype)
+        for start in range(0, len(rows), TAKEN_ROWS):
+            part = order[start : start + TAKEN_ROWS]
+            values = self.values(modality)  # mapped anew: the pages around each row count as memory until then
+            prefetch(values, rows[part])
+            taken[part] = values[rows[part]]
+        return taken
+
+    def width(self, modality: str) -> int:
+        return self.manifest["modalities"][self._known(modality)]["width"]
 
     def values(self, modality: str) -> np.ndarray:
         """(items, width), memory-mapped; rows of missing items are 0."""
-        return np.load(self.path / f"{self._known(modality)}.npy", mmap_mode="r", allow_pickle=False)
+        return open_array(self.path / f"{self._known(modality)}.npy")
 
     def present(self, modality: str) -> np.ndarray:
         """(items,) bool."""
-        return np.load(self.path / f"{self._known(modality)}.present.npy", allow_pickle=False)
+        return np.array(open_array(self.path / f"{self._known(modality)}.present.npy"))
+
+    def contents(self, modality: str) -> np.ndarray | None:
+        """(items, 16) uint8, memory-mapped: digest of what was embedded, 0 where missing; None if unknown."""
+        if not self.manifest["modalities"][self._known(modality)]["contents"]:
+            return None
+        return open_array(self.path / f"{modality}.content.npy")
+
+    def skipped(self) -> list[Skipped]:
+        """Every file that was refused, and why."""
+        return read_skipped(self.path / SKIPPED)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        row_of = {token: row for row, token in enumerate(self.tokens)}
+        if len(row_of) != len(self):
+            raise SDAError(f"{self.path / ITEMS} names some items twice; embed again")
+        return row_of
 
     def _known(self, modality: str) -> str:
         if modality not in self.modalities:
             raise SDAError(f"{self.path} holds {', '.join(self.modalities)}; it has no modality {modality!r}")
         return modality
 
+    def _check_shapes(self, modality: str) -> None:
+        entry, items = self.manifest["modalities"][modality], len(self)
+        needed = (
+            ((items, entry["width"]), self.dtype),
+            ((items,), np.dtype(bool)),
+            ((items, DIGEST_BYTES), np.dtype(np.uint8)),
+        )
+        for name, (shape, dtype) in zip(file_names(modality, entry["contents"]), needed, strict=False):
+            array = open_array(self.path / name)
+            if (array.shape, array.dtype) != (shape, dtype):
+                raise SDAError(
+                    f"{self.path / name} is {array.shape} {array.dtype}, the manifest says {shape} {dtype}; "
+                    "embed again"
+                )
 
-def write_store(
-    folder: Path,
-    tokens: Sequence[str],
-    modalities: Mapping[str, np.ndarray],
-    *,
-    settings: dict,
-    dataset: str | None = None,
-) -> None:
-    """Finish a store in ``folder``, where each modality's ``<name>.npy`` has been written already.
+
+def reusable_rows(store: FeatureStore, modality: str, contents: np.ndarray) -> np.ndarray:
+    """For each new item the row that was made of its content.
+
+    Content is all that is compared: that the store's settings are the new ones is the caller's to check.
 
     Args:
-        tokens: item token of every row.
-        modalities: name → (items,) bool, the rows that are present.
-        settings: what made the embeddings; JSON values. Kept in the manifest.
-        dataset: whose items these are, if the store is for one dataset.
+        contents: (n, 16) uint8, digest of what each item has to embed; 0 where it has nothing.
+
+    Returns:
+        (n,) int64; −1 where there is none, or nothing to embed.
+
+    Raises:
+        SDAError: the store does not know its contents.
     """
-    folder = Path(folder)
-    (folder / ITEMS).write_bytes("".join(f"{token}\n" for token in tokens).encode())
-    names = [ITEMS]
-    for modality, present in modalities.items():
-        np.save(folder / f"{modality}.present.npy", np.asarray(present, dtype=bool), allow_pickle=False)
-        names += [f"{modality}.npy", f"{modality}.present.npy"]
-    write_manifest(
-        folder,
-        {
-            "format": FORMAT,
-            "items": len(tokens),
-            "modalities": {name: int(present.sum()) for name, present in modalities.items()},
-            "dataset": dataset,
-            "settings": settings,
-            "files": {
-                name: {"bytes": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in names
-            },
-        },
-    )
+    known = store.contents(modality)
+    if known is None:
+        raise SDAError(f"{store.path} does not say what its {modality} rows were made of; embed without append")
+    same = _groups(np.concatenate([known, contents]))  # (items + n,)
+    row_of = np.full(len(same), -1, dtype=np.int64)
+    # Backwards: of several rows with one content the first stays.
+    rows = np.flatnonzero(store.present(modality) & known.any(axis=1))[::-1]
+    row_of[same[rows]] = rows
+    return row_of[same[len(known) :]]
 
 
-def _check_file(path: Path, recorded: dict, verify: bool) -> None:
-    if not path.is_file():
-        raise SDAError(f"the feature store lacks {path}; embed again")
-    size = path.stat().st_size
-    if size != recorded["bytes"]:
-        raise SDAError(f"{path} has {size} bytes, {recorded['bytes']} were written; embed again")
-    if verify and _sha256(path) != recorded["sha256"]:
-        raise SDAError(f"{path} does not match its checksum; embed again")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _groups(digests: np.ndarray) -> np.ndarray:
+    """(n,) int64: equal numbers for equal digests."""
+    halves = np.ascontiguousarray(digests).view(np.uint64)  # (n, 2)
+    order = np.lexsort(halves.T)
+    lies = halves[order]
+    groups = np.empty(len(digests), dtype=np.int64)
+    groups[order] = np.cumsum(np.concatenate([[False], (lies[1:] != lies[:-1]).any(axis=1)])[: len(digests)])
+    return groups

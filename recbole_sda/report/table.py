@@ -48,6 +48,8 @@ def _notes(result: dict, runs: dict) -> list[str]:
     notes = []
     run = max(runs.values(), key=lambda run: len(run["missing"]))
     missing = [f"{count} without {modality}" for modality, count in run["missing"].items()]
+    if run["skipped"]:
+        missing.append(f"{run['skipped']} files refused, see {run['artefacts']['features']}/skipped.csv")
     notes.append(", ".join([f"{run['items']} items", *missing]))
     if "ids" in runs and result["model"] in NO_CONTENT:
         notes.append(f"ids: {NO_CONTENT[result['model']]}")
