@@ -7,13 +7,21 @@ from collections.abc import Sequence
 
 from recbole_sda.defaults import help_text
 from recbole_sda.errors import SDAError
+from recbole_sda.store_commands import STORE_COMMANDS, run_store_command
 
 USAGE = """\
 python run_recbole_sda.py [run|adapt|embed|diagnose WHAT] --model=MODEL --dataset=DATASET [--key=value …]
+python run_recbole_sda.py export|import|verify|nearest PATH [--key=value …]
 
   run      adapt, embed, recommend, and print a table (the default)
   adapt    train the adapter alone            embed    train it if need be and embed the catalogue
   diagnose conflict   do image and text passes pull LoRA and MoDA the same way? (no --model)
+
+  export STORE --output=PATH --format=npy|parquet|safetensors     a feature store's vectors for other tools
+  import PATH --output=STORE --format=npy|parquet|safetensors     vectors of other tools as a feature store
+         [--ids=FILE --dataset=NAME --dtype=float16]
+  verify STORE                                                    compare every file with its checksum
+  nearest STORE --modality=image --items=a,b --k=10               neighbours; needs `embed --index`
 
   --config_files=a.yaml,b.yaml   more configuration, the command line wins
   --dataset=demo                 the built-in catalogue; any other name is a folder under dataset/
@@ -21,7 +29,8 @@ python run_recbole_sda.py [run|adapt|embed|diagnose WHAT] --model=MODEL --datase
 
 Every RecBole parameter works, too. Ours, with their defaults:
 """
-VERBS = ("run", "adapt", "embed", "diagnose")
+STAGE_VERBS = ("run", "adapt", "embed", "diagnose")
+VERBS = (*STAGE_VERBS, *STORE_COMMANDS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +53,8 @@ def _split(arguments: list[str]) -> tuple[str, list[str], list[str], list[str]]:
     verb = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "run"
     if verb not in VERBS:
         raise SDAError(f"verb {verb!r} is unknown; choose {', '.join(VERBS)}")
-    has_subject = verb == "diagnose" and arguments and not arguments[0].startswith("-")
+    takes_subject = verb == "diagnose" or verb in STORE_COMMANDS
+    has_subject = takes_subject and arguments and not arguments[0].startswith("-")
     subject = [arguments.pop(0)] if has_subject else []
     joined, files = [], []
     while arguments:
@@ -61,6 +71,9 @@ def _split(arguments: list[str]) -> tuple[str, list[str], list[str], list[str]]:
 
 
 def _call(verb: str, subject: list[str], files: list[str], arguments: list[str]) -> None:
+    if verb in STORE_COMMANDS:
+        print(run_store_command(verb, subject, files, arguments))
+        return
     from recbole_sda import pipeline  # RecBole and torch load here, after the arguments make sense
 
     result = getattr(pipeline, verb)(*subject, config_file_list=files, argv=arguments)

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from recbole_sda.catalog import Catalog, images, is_text_field, item_tokens, open_image
+from recbole_sda.catalog import Catalog, checks, images, is_text_field, item_tokens, open_image
 from recbole_sda.catalog.atomic import one_line, read_atomic, replacing_folder, unquote, write_atomic
-from recbole_sda.catalog.images import PictureRefused, check_pictures
+from recbole_sda.catalog.files import FileRefused
 from recbole_sda.errors import SDAError
 
 NASTY = [
@@ -57,6 +57,10 @@ def shop(tmp_path):
 
 def open_quietly(folder, tokens, **options):
     return Catalog.open(folder, tokens, show_progress=False, **options)
+
+
+def reasons_of(catalog):
+    return {record.item: f"{record.file}: {record.reason}" for record in catalog.skipped}
 
 
 # atomic files
@@ -150,13 +154,12 @@ def test_open_keeps_order_and_counts_what_is_missing(shop):
     assert catalog.absent == ("zz",)
     assert catalog.load_image(2).getpixel((0, 0)) == (0, 0, 255)
     assert catalog.counts() == {
-        "items": 4, "with_both": 1, "without_image": 2, "without_text": 2, "absent": 1,
-        "unreadable_pictures": 0, "ignored_pictures": 0,
+        "items": 4, "with_all": 1, "without_image": 2, "without_text": 2, "absent": 1, "skipped": 0, "ignored": 0,
     }  # fmt: skip
     assert "4 items, 1 with image and text" in catalog.summary()
     assert "zz" in catalog.summary()
     assert "text fields: title, price" in catalog.summary().split("\n  ")
-    with pytest.raises(SDAError, match="no picture"):
+    with pytest.raises(SDAError, match="no image"):
         catalog.load_image(0)
     with pytest.raises(SDAError, match="choose image or text"):
         catalog.present("audio")
@@ -304,13 +307,13 @@ def test_hostile_files_are_refused_by_name_and_the_rest_kept(tmp_path):
 
     tokens = [*sorted(refused), "good", "inside", "noise", "none", "../secret"]
     catalog = open_quietly(tmp_path, tokens)
-    assert set(catalog.problems) == refused
+    reasons = reasons_of(catalog)
+    assert set(reasons) == refused
     assert {t for t, here in zip(tokens, catalog.present("image"), strict=True) if here} == {
         "good",
         "inside",
         "noise",
     }
-    reasons = catalog.problems
     assert reasons["zero"] == "zero.jpg: an empty file"
     assert "not a JPEG" in reasons["html"]
     assert "truncated" in reasons["cut"]
@@ -318,9 +321,9 @@ def test_hostile_files_are_refused_by_name_and_the_rest_kept(tmp_path):
     assert "8000x8000" in reasons["wide"]
     assert "link out of" in reasons["outside"]
     assert "regular" in reasons["pipe"]
-    assert all(catalog.image_digests[tokens.index(token)] == "" for token in refused)
-    assert "11 pictures refused" in catalog.summary()
-    with pytest.raises(SDAError, match=r"11 pictures in .* cannot be used"):
+    assert all(catalog.contents("image")[tokens.index(token)] == "" for token in refused)
+    assert "image: 11 refused" in catalog.summary()
+    with pytest.raises(SDAError, match=r"item 'folder', image folder\.png: not a regular file; .* out strict"):
         open_quietly(tmp_path, tokens, strict=True)
 
 
@@ -331,14 +334,14 @@ def test_every_cut_of_a_picture_is_refused_or_whole(tmp_path):
         data = path.read_bytes()
         for length in range(0, len(data) * 9 // 10, 37):
             path.write_bytes(data[:length])
-            with pytest.raises(PictureRefused):
+            with pytest.raises(FileRefused):
                 open_image(path, 10_000)
 
 
 def test_pixel_limit_is_the_catalogues(tmp_path):
     save_picture(tmp_path / "images" / "a.png", size=(10, 10))
     assert open_quietly(tmp_path, ["a"], max_image_pixels=100).present("image").all()
-    assert "10x10 pixels" in open_quietly(tmp_path, ["a"], max_image_pixels=99).problems["a"]
+    assert "10x10 pixels" in reasons_of(open_quietly(tmp_path, ["a"], max_image_pixels=99))["a"]
 
 
 def test_elongated_pictures_are_refused(tmp_path):
@@ -346,10 +349,11 @@ def test_elongated_pictures_are_refused(tmp_path):
     for token, size in sizes.items():
         save_picture(tmp_path / "images" / f"{token}.png", size=size)
     catalog = open_quietly(tmp_path, sizes)
-    assert set(catalog.problems) == {"tall", "wide", "limit"}
-    assert catalog.problems["tall"].startswith("tall.png: 2x900 pixels: one side is 200 times the other")
-    assert catalog.counts()["unreadable_pictures"] == 3
-    assert "3 pictures refused: tall.png: 2x900" in catalog.summary()
+    reasons = reasons_of(catalog)
+    assert set(reasons) == {"tall", "wide", "limit"}
+    assert reasons["tall"].startswith("tall.png: 2x900 pixels: one side is 200 times the other")
+    assert catalog.counts()["skipped"] == 3
+    assert "image: 3 refused: tall.png: 2x900" in catalog.summary()
 
 
 def test_the_side_ratio_is_that_of_the_image_processor():
@@ -393,22 +397,23 @@ def test_second_picture_of_an_item_is_named(tmp_path):
     for name, colour in (("a.png", "blue"), ("a.jpg", "red"), ("a.webp", "green")):
         save_picture(tmp_path / "images" / name, colour)
     catalog = open_quietly(tmp_path, ["a"])
-    assert catalog.image_paths[0].name == "a.jpg"
-    assert catalog.ignored_pictures == ("a.png", "a.webp")
-    assert "a.webp" in catalog.summary()
+    assert catalog.load_image(0).getpixel((0, 0))[0] > 250
+    assert catalog.content["image"].ignored == ("a.png", "a.webp")
+    assert catalog.counts()["ignored"] == 2
+    assert "2 second files of an item not used: a.png, a.webp" in catalog.summary()
 
 
 @pytest.fixture
 def decoded(monkeypatch):
     """How many files were decoded since the list was last cleared."""
     calls = []
-    decode = images.decode_picture
+    read = checks.read_file
 
-    def counting(data, max_pixels):
-        calls.append(len(data))
-        return decode(data, max_pixels)
+    def counting(path):
+        calls.append(path)
+        return read(path)
 
-    monkeypatch.setattr(images, "decode_picture", counting)
+    monkeypatch.setattr(checks, "read_file", counting)
     return calls
 
 
@@ -417,32 +422,32 @@ def test_second_run_decodes_only_what_changed(tmp_path, decoded):
     for token in tokens[:4]:
         save_picture(tmp_path / "images" / f"{token}.png")
     (tmp_path / "images" / f"{tokens[4]}.jpg").write_bytes(b'no, "picture"')
-    index = tmp_path / "cache" / "pictures.csv"
+    index_folder = tmp_path / "cache"
 
     def run(**options):
         decoded.clear()
-        catalog = open_quietly(tmp_path, tokens, index_file=index, **options)
-        return len(decoded), (catalog.fingerprint("image"), catalog.problems)
+        catalog = open_quietly(tmp_path, tokens, name="shop", index_folder=index_folder, **options)
+        return len(decoded), (catalog.fingerprint("image"), catalog.skipped, catalog.sizes("image").tolist())
 
     count, first = run(workers=3)
     assert count == 5
+    assert first[2] == [[5, 6]] * 4 + [[0, 0]]
     assert run() == (0, first)
     save_picture(tmp_path / "images" / f"{tokens[1]}.png", "blue", size=(9, 9))
     count, second = run()
     assert count == 1
     assert second != first
     assert run(max_image_pixels=10)[0] == 5  # another limit, another verdict
-    assert os.listdir(index.parent) == ["pictures.csv"]
+    assert os.listdir(index_folder) == ["shop-image.csv"]
 
 
 def test_index_sees_a_change_that_keeps_name_size_and_time(tmp_path, decoded):
     path = save_picture(tmp_path / "images" / "a.png")
     picture = path.read_bytes()  # decoders ignore what follows the picture
-    index = tmp_path / "pictures.csv"
 
     def run():
         decoded.clear()
-        (digest,) = open_quietly(tmp_path, "a", index_file=index).image_digests
+        (digest,) = open_quietly(tmp_path, "a", index_folder=tmp_path).contents("image")
         assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
         return len(decoded)
 
@@ -466,18 +471,17 @@ def test_index_sees_a_change_that_keeps_name_size_and_time(tmp_path, decoded):
 @pytest.mark.parametrize("part", range(4))
 def test_index_compares_every_part_of_a_files_state(tmp_path, monkeypatch, decoded, part):
     save_picture(tmp_path / "images" / "a.png")
-    index = tmp_path / "pictures.csv"
-    open_quietly(tmp_path, "a", index_file=index)
-    state = images.file_state
+    open_quietly(tmp_path, "a", index_folder=tmp_path)
+    state = checks.file_state
 
     def changed(path):
         values = list(state(path))
         values[part] += 1
         return tuple(values)
 
-    monkeypatch.setattr(images, "file_state", changed)
+    monkeypatch.setattr(checks, "file_state", changed)
     decoded.clear()
-    open_quietly(tmp_path, "a", index_file=index)
+    open_quietly(tmp_path, "a", index_folder=tmp_path)
     assert len(decoded) == 1
 
 
@@ -486,11 +490,11 @@ def test_index_of_another_folder_or_older_checks_is_ignored(tmp_path, decoded):
     save_picture(tmp_path / "one" / "a.png")
     (tmp_path / "two").mkdir()
     os.link(tmp_path / "one" / "a.png", tmp_path / "two" / "a.png")
-    index = tmp_path / "pictures.csv"
+    index = tmp_path / "shop-image.csv"
 
     def run(folder):
         decoded.clear()
-        open_quietly(tmp_path, "a", image_folder=folder, index_file=index)
+        open_quietly(tmp_path, "a", name="shop", image_folder=folder, index_folder=tmp_path)
         return len(decoded)
 
     assert [run(tmp_path / folder) for folder in ("one", "one", "two", "two", "one")] == [1, 0, 1, 0, 1]
@@ -498,7 +502,8 @@ def test_index_of_another_folder_or_older_checks_is_ignored(tmp_path, decoded):
     assert run(tmp_path / "link") == 0
 
     *lines, _ = index.read_text().splitlines(keepends=True)
-    old = "".join(lines).replace("pictures 2", "pictures 1")
+    old = "".join(lines).replace("files 3", "files 2")
+    assert old != "".join(lines)
     index.write_text(f"{old},{hashlib.sha256(old.encode()).hexdigest()}\n")
     assert run(tmp_path / "one") == 1
 
@@ -507,8 +512,12 @@ def test_index_of_another_folder_or_older_checks_is_ignored(tmp_path, decoded):
 def test_damaged_index_is_rebuilt(tmp_path, decoded, damage):
     for token in "abc":
         save_picture(tmp_path / "images" / f"{token}.png")
-    index = tmp_path / "pictures.csv"
-    before = open_quietly(tmp_path, "abc", index_file=index).image_digests
+    index = tmp_path / "shop-image.csv"
+
+    def contents():
+        return open_quietly(tmp_path, "abc", name="shop", index_folder=tmp_path).contents("image")
+
+    before = contents()
     data = index.read_bytes()
     bad = {
         "cut": data[:-80],
@@ -519,7 +528,7 @@ def test_damaged_index_is_rebuilt(tmp_path, decoded, damage):
     }[damage]
     index.write_bytes(bad)
     decoded.clear()
-    assert open_quietly(tmp_path, "abc", index_file=index).image_digests == before
+    assert contents() == before
     assert len(decoded) == 3
     assert index.read_bytes() == data
 
@@ -527,20 +536,22 @@ def test_damaged_index_is_rebuilt(tmp_path, decoded, damage):
 def test_interrupted_check_keeps_what_it_did(tmp_path, monkeypatch, decoded):
     names = [save_picture(tmp_path / f"{token}.png").name for token in "abcd"]
     index = tmp_path / "index.csv"
-    check = images._check
+    check = checks._check
 
-    def stopping(path, max_pixels):
+    def stopping(path, *options):
         if path.name == "c.png":
             raise KeyboardInterrupt
-        return check(path, max_pixels)
+        return check(path, *options)
 
-    options = {"max_pixels": 100, "index_file": index, "workers": 1, "show_progress": False}
-    monkeypatch.setattr(images, "_check", stopping)
+    options = {
+        "format": images.PICTURES, "limit": 100, "index_file": index, "workers": 1, "show_progress": False,
+    }  # fmt: skip
+    monkeypatch.setattr(checks, "_check", stopping)
     with pytest.raises(KeyboardInterrupt):
-        check_pictures(tmp_path, names, **options)
-    monkeypatch.setattr(images, "_check", check)
+        checks.check_files(tmp_path, names, **options)
+    monkeypatch.setattr(checks, "_check", check)
     decoded.clear()
-    assert len(check_pictures(tmp_path, names, **options)) == 4
+    assert len(checks.check_files(tmp_path, names, **options)) == 4
     assert len(decoded) == 2
 
 
@@ -548,7 +559,7 @@ def test_index_that_cannot_be_written_only_warns(tmp_path):
     save_picture(tmp_path / "images" / "a.png")
     (tmp_path / "file").touch()
     with pytest.warns(UserWarning, match="cannot be written"):
-        catalog = open_quietly(tmp_path, ["a"], index_file=tmp_path / "file" / "index.csv")
+        catalog = open_quietly(tmp_path, ["a"], index_folder=tmp_path / "file")
     assert catalog.present("image").all()
 
 

@@ -1,6 +1,8 @@
 import hashlib
 import json
+import shutil
 import threading
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,14 @@ from PIL import Image
 from recbole_sda.catalog import Catalog, ensure_demo, item_tokens, write_demo
 from recbole_sda.catalog import demo as demo_module
 from recbole_sda.catalog.atomic import replacing_folder
-from recbole_sda.catalog.demo import _COLOUR_WORDS, _PRODUCTS, ATTRIBUTES
+from recbole_sda.catalog.demo import ATTRIBUTES
 from recbole_sda.catalog.drawing import HUES
+from recbole_sda.catalog.sounds import BEATS, PITCHES, RATE, SECONDS
+from recbole_sda.catalog.wording import COLOUR_WORDS, PRODUCTS
 from recbole_sda.errors import SDAError
 
+# The first digits of the sha256 of three files of 20 items and 2 users, before the demo had recordings.
+EARLIER = {"demo.inter": "03321fd5619e8ab0", "demo.json": "725ad88c5f86b82c", "demo.truth.csv": "1666870ae69a0a21"}
 SMALL = {"items": 40, "users": 30}
 PROPERTIES = Path(__file__).resolve().parent.parent / "properties" / "dataset" / "demo.yaml"
 
@@ -107,8 +113,8 @@ def test_catalogue_reads_it_and_lacks_what_it_should(demo):
     truth = read_truth(demo).loc[list(tokens)]
     counts = catalog.counts()
     assert (counts["items"], counts["without_image"], counts["without_text"]) == (300, 6, 6)
-    assert counts["with_both"] == 288
-    assert catalog.problems == {}
+    assert counts["with_all"] == 288
+    assert catalog.skipped == []
     assert catalog.present("image").tolist() == truth["has_picture"].astype(bool).tolist()
     assert catalog.present("text").tolist() == truth["has_text"].astype(bool).tolist()
     assert list(catalog.fields) == ["title", "brand", "description"]
@@ -123,8 +129,8 @@ def test_texts_tell_brand_colour_and_shape_but_never_the_pattern(demo):
             continue
         assert item["brand"] == row.brand
         assert row.brand in item["title"]
-        assert any(word in item["title"].split() for word in _COLOUR_WORDS[row.colour])
-        assert _PRODUCTS[row.shape][0] in item["title"].split()
+        assert any(word in item["title"].split() for word in COLOUR_WORDS[row.colour])
+        assert PRODUCTS[row.shape][0] in item["title"].split()
         words = set(" ".join(item.values()).lower().replace(",", " ").split())
         assert not words & set(ATTRIBUTES["pattern"])
 
@@ -161,6 +167,81 @@ def test_pictures_show_the_colour_and_a_control_run_does_not(demo, tmp_path):
     own = read_truth(half).query("picture_own == 1 and has_picture == 1").index
     halves = digests(half)
     assert all(halves[f"images/{token}.png"] == ours[f"images/{token}.png"] for token in own)
+
+
+@pytest.fixture(scope="module")
+def sounding(tmp_path_factory):
+    return write_demo(tmp_path_factory.mktemp("data") / "demo", audio=True)
+
+
+def heard(path):
+    """Brand and colour of a recording: its loudest frequency, and how many strokes fit its loudness best."""
+    with wave.open(str(path)) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (RATE, 1, 2)
+        samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").astype(float)
+    assert len(samples) == SECONDS * RATE
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples)), n=1 << 17))
+    pitch = np.fft.rfftfreq(1 << 17, 1 / RATE)[np.argmax(spectrum)]
+    brand = min(PITCHES, key=lambda name: abs(np.log(pitch / PITCHES[name])))
+    loudness = np.convolve(np.abs(samples), np.ones(100) / 100, mode="same")
+    phase = np.arange(len(samples)) / len(samples)
+    strokes = {name: np.exp(-4 * (phase * beats % 1)) for name, beats in BEATS.items()}
+    likeness = {name: np.corrcoef(loudness, stroke)[0, 1] for name, stroke in strokes.items()}
+    colour = max(BEATS, key=likeness.get)
+    return brand, colour
+
+
+def shares_heard(folder):
+    truth = read_truth(folder).query("has_sound == 1")
+    pairs = [(heard(folder / "audio" / f"{token}.wav"), row) for token, row in truth.iterrows()]
+    return [np.mean([found[k] == row[name] for found, row in pairs]) for k, name in enumerate(("brand", "colour"))]
+
+
+def test_recordings_play_brand_and_colour_and_a_control_run_does_not(sounding, tmp_path):
+    assert min(shares_heard(sounding)) > 0.95
+    control = write_demo(tmp_path / "demo", audio=True, audio_signal=0)
+    assert max(shares_heard(control)) < 0.25  # chance is 1/10 and 1/8
+    ours, theirs = digests(sounding), digests(control)
+    assert {name.split("/")[0] for name in ours if ours[name] != theirs[name]} == {
+        "audio",
+        "demo.json",
+        "demo.truth.csv",
+    }
+
+
+def test_recordings_change_nothing_else(demo, sounding):
+    ours, theirs = digests(demo), digests(sounding)
+    changed = {name for name in theirs if ours.get(name) != theirs[name]}
+    recordings = {name for name in changed if name.startswith("audio/")}
+    assert changed - recordings == {"demo.json", "demo.truth.csv"}
+    assert len(recordings) == 294
+    assert max((sounding / name).stat().st_size for name in recordings) <= 16_384
+    assert not (demo / "audio").exists()
+    pd.testing.assert_frame_equal(read_truth(sounding)[read_truth(demo).columns], read_truth(demo))
+
+
+def test_without_recordings_the_files_are_those_of_earlier_demos(tmp_path):
+    folder = write_demo(tmp_path / "demo", items=20, users=2)
+    parts = {name: digests(folder)[name][:16] for name in ("demo.inter", "demo.json", "demo.truth.csv")}
+    assert parts == EARLIER
+
+
+def test_a_demo_with_recordings_serves_where_none_are_wanted(tmp_path):
+    folder = ensure_demo(tmp_path, audio=True, **SMALL)
+    (folder / "mark").touch()
+    ensure_demo(tmp_path, **SMALL)
+    ensure_demo(tmp_path, audio=True, **SMALL)
+    assert (folder / "mark").exists()
+    ensure_demo(tmp_path, audio=True, audio_signal=0.5, **SMALL)
+    assert not (folder / "mark").exists()
+    shutil.rmtree(folder / "audio")
+    ensure_demo(tmp_path, audio=True, audio_signal=0.5, **SMALL)
+    assert (folder / "audio").is_dir()
+
+
+def test_a_demo_without_recordings_is_made_anew_where_they_are_wanted(tmp_path):
+    ensure_demo(tmp_path, **SMALL)
+    assert (ensure_demo(tmp_path, audio=True, **SMALL) / "audio").is_dir()
 
 
 def test_every_colour_has_a_hue():
@@ -268,6 +349,8 @@ def test_two_callers_at_once_get_one_demo(tmp_path, monkeypatch):
         ({"image_signal": 1.5}, "image_signal=1.5"),
         ({"text_signal": "no"}, "text_signal='no'"),
         ({"taste": -1}, "taste=-1"),
+        ({"audio": "yes"}, "audio='yes'"),
+        ({"audio_signal": 2}, "audio_signal=2"),
     ],
 )
 def test_bad_settings_are_named_before_any_work(tmp_path, settings, message):

@@ -11,14 +11,18 @@ Assumptions of the generator, all of them:
 * `image_signal` is the share of items whose picture shows their own attributes; the others get a picture of
   attributes drawn independently of everything else. At 0 a picture tells nothing of its item: the control
   run. `text_signal` is the same for texts, chosen independently of the pictures.
+* With `audio` there are recordings, too: the brand is the pitch of a note, the colour the number of its strokes.
+  So text and sound share the brand, and all three the colour. `audio_signal` is the share of items whose
+  recording plays their own attributes.
 * Popularity follows Zipf's law (exponent 0.8) over a random order of the items and depends on no attribute.
 * A user likes two colours, two shapes, one pattern and two brands, drawn uniformly, and picks items one after
   another, none twice, with probability proportional to popularity x exp(taste x number of attributes liked).
   The picks are then put in random order: no drift, and only the user's likes link one pick to the next.
 * A user picks 5 to 14 items (5 + Binomial(9, 0.4)), at strictly increasing times.
-* 2 % of the items have no picture and another 2 % no text, whatever their popularity.
-* Every part draws from its own random stream, and every item's picture and text from a stream of its own: the
-  interactions are the same whatever the signals are, and an item keeps its picture as long as its share does.
+* 2 % of the items have no picture, another 2 % no text, and 2 % of all no recording, whatever their popularity.
+* Every part draws from its own random stream, and every item's picture, text and recording from a stream of its
+  own: the interactions are the same whatever the signals are, an item keeps its picture as long as its share
+  does, and recordings change nothing else.
 """
 
 import csv
@@ -31,58 +35,18 @@ import numpy as np
 from filelock import FileLock
 
 from recbole_sda.catalog.atomic import replacing_folder, write_atomic
+from recbole_sda.catalog.attributes import ATTRIBUTES
 from recbole_sda.catalog.drawing import draw_picture
+from recbole_sda.catalog.sounds import play_sound, write_wave
+from recbole_sda.catalog.wording import write_text
 from recbole_sda.errors import SDAError
 
 VERSION = 1  # of the generator: another version makes the demo anew
 MARKER = "demo.json"
 
-ATTRIBUTES = {
-    "colour": ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink"),
-    "shape": ("circle", "square", "triangle", "star", "hexagon", "cross"),
-    "pattern": ("plain", "stripes", "dots", "checks", "rings"),
-    "brand": (
-        "Norvik",
-        "Halden",
-        "Orsino",
-        "Bellamy",
-        "Tiwaka",
-        "Crestline",
-        "Umbra",
-        "Zephyrine",
-        "Kestrel",
-        "Marlowe",
-    ),
-}
 LIKED = {"colour": 2, "shape": 2, "pattern": 1, "brand": 2}
 ZIPF_EXPONENT = 0.8
 
-_COLOUR_WORDS = {
-    "red": ("red", "crimson", "scarlet"),
-    "orange": ("orange", "amber", "apricot"),
-    "yellow": ("yellow", "lemon", "golden"),
-    "green": ("green", "emerald", "leafy"),
-    "teal": ("teal", "turquoise", "aqua"),
-    "blue": ("blue", "navy", "azure"),
-    "purple": ("purple", "violet", "plum"),
-    "pink": ("pink", "rose", "magenta"),
-}
-_PRODUCTS = {
-    "circle": ("plate", "A round plate"),
-    "square": ("cushion", "A square cushion"),
-    "triangle": ("tent", "A pointed tent"),
-    "star": ("ornament", "A star shaped ornament"),
-    "hexagon": ("tile", "A six sided tile"),
-    "cross": ("trivet", "A cross shaped trivet"),
-}
-_PRAISE = (
-    "light and easy to care for",
-    "made to last for years",
-    "a gift that always fits",
-    "finished by hand",
-    "packed without plastic",
-    "a favourite at home and outdoors",
-)
 _STREAMS = (
     "attributes",
     "popularity",
@@ -94,8 +58,12 @@ _STREAMS = (
     "text_signal",
     "picture",
     "text",
+    "audio_signal",
+    "missing_audio",
+    "sound",
 )
 _MISSING_SHARE = 0.02
+_AUDIO = "audio_signal"  # among the settings only where there are recordings
 
 
 class Plan(NamedTuple):
@@ -110,6 +78,9 @@ class Plan(NamedTuple):
     text_own: np.ndarray
     no_picture: set[int]
     no_text: set[int]
+    played: dict[str, np.ndarray]  # the attributes that the recordings play
+    sound_own: np.ndarray
+    no_sound: set[int]
 
 
 def write_demo(
@@ -121,23 +92,27 @@ def write_demo(
     image_signal: float = 1.0,
     text_signal: float = 1.0,
     taste: float = 2.5,
+    audio: bool = False,
+    audio_signal: float = 1.0,
 ) -> Path:
-    """Write the dataset `demo` into `folder`, which must be new or empty: demo.inter, demo.item, images/.
+    """Write the dataset `demo` into `folder`, which must be new or empty: demo.inter, demo.item, images/, audio/.
 
-    demo.truth.csv tells each item's hidden attributes, for diagnostics; demo.json the settings, and marks the
-    folder as made here.
+    audio/ only with `audio`. demo.truth.csv tells each item's hidden attributes, for diagnostics; demo.json the
+    settings, and marks the folder as made here.
     """
-    settings = _settings(items, users, seed, image_signal, text_signal, taste)
+    settings = _settings(items, users, seed, image_signal, text_signal, taste, audio, audio_signal)
     folder = Path(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise SDAError(f"{folder} is not empty; the demo is written into a new folder only")
     (folder / "images").mkdir(parents=True, exist_ok=True)
 
-    plan = _plan(items, seed, image_signal, text_signal)
+    plan = _plan(items, seed, image_signal, text_signal, audio_signal)
     for index, token in enumerate(plan.tokens):
         if index not in plan.no_picture:
             picture = draw_picture(_named(plan.pictured, index), _stream(seed, "picture", index))
             picture.save(folder / "images" / f"{token}.png")
+    if audio:
+        _write_sounds(folder / "audio", plan, seed)
     write_atomic(
         folder / "demo.item",
         ["item_id:token", "title:token", "brand:token", "description:token"],
@@ -148,7 +123,7 @@ def write_demo(
         ["user_id:token", "item_id:token", "timestamp:float"],
         _interactions(plan, users, seed, taste),
     )
-    _write_truth(folder / "demo.truth.csv", plan)
+    _write_truth(folder / "demo.truth.csv", plan, audio=audio)
     (folder / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     return folder
 
@@ -156,7 +131,8 @@ def write_demo(
 def ensure_demo(data_path: str | Path, **settings) -> Path:
     """The folder `data_path/demo`, made by `write_demo(**settings)` unless it is there with these settings.
 
-    A folder of that name without the generator's marker is somebody's own and is never touched.
+    One with recordings serves where none are wanted. A folder of that name without the generator's marker is
+    somebody's own and is never touched.
     """
     folder = Path(data_path) / "demo"
     wanted = _settings(**{**write_demo.__kwdefaults__, **settings})
@@ -175,15 +151,18 @@ def ensure_demo(data_path: str | Path, **settings) -> Path:
     return folder
 
 
-def _settings(items, users, seed, image_signal, text_signal, taste) -> dict:
+def _settings(items, users, seed, image_signal, text_signal, taste, audio, audio_signal) -> dict:
     for key, value, least in (("demo_items", items, 20), ("demo_users", users, 1), ("demo_seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise SDAError(f"{key}={value!r} is not a whole number of at least {least}")
-    for key, value in (("image_signal", image_signal), ("text_signal", text_signal)):
+    signals = {"image_signal": image_signal, "text_signal": text_signal, "audio_signal": audio_signal}
+    for key, value in signals.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
             raise SDAError(f"{key}={value!r} is not a share between 0 (no signal) and 1 (every item)")
     if isinstance(taste, bool) or not isinstance(taste, (int, float)) or not 0 <= taste <= 10:
         raise SDAError(f"taste={taste!r} is not a number between 0 (popularity alone) and 10")
+    if not isinstance(audio, bool):
+        raise SDAError(f"audio={audio!r} is not True or False")
     return {
         "generator": VERSION,
         "items": items,
@@ -192,15 +171,18 @@ def _settings(items, users, seed, image_signal, text_signal, taste) -> dict:
         "image_signal": float(image_signal),
         "text_signal": float(text_signal),
         "taste": float(taste),
+        **({_AUDIO: float(audio_signal)} if audio else {}),
     }
 
 
 def _is_current(folder: Path, wanted: dict) -> bool:
-    if not all((folder / part).exists() for part in ("demo.inter", "demo.item", "images")):
+    parts = ["demo.inter", "demo.item", "images", *(["audio"] if _AUDIO in wanted else [])]
+    if not all((folder / part).exists() for part in parts):
         return False
     try:
-        return json.loads((folder / MARKER).read_text(encoding="utf-8")) == wanted
-    except (FileNotFoundError, ValueError):
+        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        return wanted in (found, {key: value for key, value in found.items() if key != _AUDIO})
+    except (FileNotFoundError, ValueError, AttributeError):  # AttributeError: JSON, but no object
         return False
 
 
@@ -208,11 +190,12 @@ def _stream(seed: int, name: str, index: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, _STREAMS.index(name), index])
 
 
-def _plan(items: int, seed: int, image_signal: float, text_signal: float) -> Plan:
+def _plan(items: int, seed: int, image_signal: float, text_signal: float, audio_signal: float) -> Plan:
     attributes = _draw_attributes(_stream(seed, "attributes"), items)
     popularity = (1.0 + _stream(seed, "popularity").permutation(items)) ** -ZIPF_EXPONENT
     pictured, picture_own = _shown(attributes, _stream(seed, "image_signal"), image_signal)
     written, text_own = _shown(attributes, _stream(seed, "text_signal"), text_signal)
+    played, sound_own = _shown(attributes, _stream(seed, "audio_signal"), audio_signal)
     order = _stream(seed, "missing").permutation(items).tolist()
     missing = round(_MISSING_SHARE * items)
     return Plan(
@@ -225,6 +208,9 @@ def _plan(items: int, seed: int, image_signal: float, text_signal: float) -> Pla
         text_own=text_own,
         no_picture=set(order[:missing]),
         no_text=set(order[missing : 2 * missing]),
+        played=played,
+        sound_own=sound_own,
+        no_sound=set(_stream(seed, "missing_audio").permutation(items)[:missing].tolist()),
     )
 
 
@@ -251,7 +237,7 @@ def _item_rows(plan: Plan, seed: int) -> Iterator[list[str]]:
         if index in plan.no_text:
             yield [token, "", "", ""]
         else:
-            yield [token, *_write_text(_named(plan.written, index), _stream(seed, "text", index))]
+            yield [token, *write_text(_named(plan.written, index), _stream(seed, "text", index))]
 
 
 def _interactions(plan: Plan, users: int, seed: int, taste: float) -> Iterator[list[str]]:
@@ -270,30 +256,28 @@ def _interactions(plan: Plan, users: int, seed: int, taste: float) -> Iterator[l
             yield [f"U{user:04d}", plan.tokens[item], str(moment)]
 
 
-def _write_text(shown: dict[str, str], rng: np.random.Generator) -> list[str]:
-    """Title, brand and description; they tell brand, colour and shape."""
-    colour = rng.choice(_COLOUR_WORDS[shown["colour"]])
-    noun, phrase = _PRODUCTS[shown["shape"]]
-    praise = rng.choice(_PRAISE)
-    title = rng.choice([f"{shown['brand']} {colour} {noun}", f"{colour} {noun} by {shown['brand']}"])
-    return [str(title), shown["brand"], f"{phrase} in {colour}, {praise}."]
+def _write_sounds(folder: Path, plan: Plan, seed: int) -> None:
+    folder.mkdir()
+    for index, token in enumerate(plan.tokens):
+        if index not in plan.no_sound:
+            samples = play_sound(_named(plan.played, index), _stream(seed, "sound", index))
+            write_wave(folder / f"{token}.wav", samples)
 
 
-def _write_truth(path: Path, plan: Plan) -> None:
+def _write_truth(path: Path, plan: Plan, *, audio: bool) -> None:
+    columns = {
+        "picture_own": plan.picture_own,
+        "text_own": plan.text_own,
+        "has_picture": [index not in plan.no_picture for index in range(len(plan.tokens))],
+        "has_text": [index not in plan.no_text for index in range(len(plan.tokens))],
+    }
+    if audio:
+        columns["sound_own"] = plan.sound_own
+        columns["has_sound"] = [index not in plan.no_sound for index in range(len(plan.tokens))]
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(
-            ["item_id", *ATTRIBUTES, "popularity", "picture_own", "text_own", "has_picture", "has_text"]
-        )
+        writer.writerow(["item_id", *ATTRIBUTES, "popularity", *columns])
         for index, token in enumerate(plan.tokens):
-            writer.writerow(
-                [
-                    token,
-                    *_named(plan.attributes, index).values(),
-                    f"{plan.popularity[index]:.6g}",
-                    int(plan.picture_own[index]),
-                    int(plan.text_own[index]),
-                    int(index not in plan.no_picture),
-                    int(index not in plan.no_text),
-                ]
-            )
+            hidden = _named(plan.attributes, index).values()
+            flags = (int(values[index]) for values in columns.values())
+            writer.writerow([token, *hidden, f"{plan.popularity[index]:.6g}", *flags])

@@ -1,6 +1,7 @@
 """What a .item file says of the items: its tokens, and the columns that serve as text."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from recbole_sda.errors import SDAError
 
 EMPTY_TEXT = frozenset({"", "nan", "NaN", "None", "null"})
 
+_UNSEEN = frozenset({"Cc", "Cf", "Zs"})  # controls, formats such as the zero-width space, blanks
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _SIZE = re.compile(r"\d+|high|hi|low|res|large|medium|small")  # `image_2`, `imageURLHighRes`
 _NOT_TEXT = re.compile(
@@ -48,9 +50,9 @@ def item_tokens(item_file: str | Path, item_field: str = "item_id") -> tuple[str
 
 
 def clean_text(value: str) -> str:
-    """`value` with single spaces; "" where it stands for nothing (NaN, None, null, blanks)."""
+    """`value` with single spaces; "" where it stands for nothing (NaN, None, null) or shows nothing."""
     text = " ".join(one_line(value).split())
-    return "" if text in EMPTY_TEXT else text
+    return text if text not in EMPTY_TEXT and any(unicodedata.category(c) not in _UNSEEN for c in text) else ""
 
 
 def read_fields(

@@ -1,0 +1,85 @@
+"""What the command line does with a feature store alone: no dataset, no RecBole, no model."""
+
+import inspect
+from collections.abc import Callable, Sequence
+
+from tabulate import tabulate
+
+from recbole_sda.errors import SDAError
+
+
+def export_vectors(store: str, *, output: str, format: str) -> str:
+    from recbole_sda.features.exchange import export_store
+
+    export_store(_open(store), output, format=format)
+    return f"{store} as {format}: {output}"
+
+
+def import_vectors(
+    source: str, *, output: str, format: str, ids: str = "", dataset: str = "", dtype: str = ""
+) -> str:
+    from recbole_sda.features.exchange import import_store
+
+    store = import_store(
+        source, output, format=format, ids=ids or None, dataset=dataset or None, dtype=dtype or None
+    )
+    return f"{store!r}\nuse it with --features={output}"
+
+
+def verify(store: str) -> str:
+    return f"{_open(store, verify=True)!r}\nevery file matches its checksum"
+
+
+def nearest_items(store: str, *, modality: str, items: str, k: str = "10") -> str:
+    from recbole_sda.features.index import nearest
+
+    opened, tokens = _open(store), items.split(",")
+    if not k.isdecimal() or not int(k):
+        raise SDAError(f"k={k!r} must be a whole number of at least 1")
+    found = nearest(opened, modality, tokens, k=int(k))
+    rows = [
+        [token, opened.tokens[row], f"{cosine:.4f}"]
+        for token, neighbours, cosines in zip(tokens, *found, strict=True)
+        for row, cosine in zip(neighbours, cosines, strict=True)
+        if row >= 0
+    ]
+    return tabulate(rows, ["item", f"nearest by {modality}", "cosine"], disable_numparse=True)
+
+
+STORE_COMMANDS: dict[str, Callable[..., str]] = {
+    "export": export_vectors,
+    "import": import_vectors,
+    "verify": verify,
+    "nearest": nearest_items,
+}
+
+
+def run_store_command(verb: str, subject: Sequence[str], files: Sequence[str], arguments: Sequence[str]) -> str:
+    """Returns: what to print.
+
+    Args:
+        subject: the path that the command is about.
+        arguments: ``--key=value`` for the keywords of the command.
+
+    Raises:
+        SDAError: no path, a key that the command does not take, one that it needs.
+    """
+    command = STORE_COMMANDS[verb]
+    keywords = [p for p in inspect.signature(command).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    known = {keyword.name: keyword.default is keyword.empty for keyword in keywords}
+    given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
+    unknown = [*(key for key in given if key not in known), *(["config_files"] if files else [])]
+    if not subject:
+        raise SDAError(f"{verb} needs a path, as in `{verb} saved/features/NAME`")
+    if unknown:
+        listed = ", ".join(f"--{key}" for key in known) or "nothing"
+        raise SDAError(f"{verb} does not know --{unknown[0]}; it takes {listed}")
+    if missing := [key for key, needed in known.items() if needed and key not in given]:
+        raise SDAError(f"{verb} needs --{missing[0]}=…")
+    return command(subject[0], **given)
+
+
+def _open(path: str, verify: bool = False):
+    from recbole_sda.features.store import FeatureStore
+
+    return FeatureStore.open(path, verify=verify)
