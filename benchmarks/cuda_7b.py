@@ -52,9 +52,7 @@ def main() -> None:
         print("needs a CUDA device")
         sys.exit(2)
     start(args.threads)
-    device_name = torch.cuda.get_device_name() if args.device != "cpu" else "CPU"
-    peak = args.peak_tflops or next((p for name, p in PEAK_TFLOPS.items() if name in device_name), None)
-    print(f"{device_name}, peak {peak or 'unknown'} TFLOP/s")
+    peak = peak_tflops(args.device, args.peak_tflops)
     for weights in ("bfloat16", "4-bit") if importlib.util.find_spec("bitsandbytes") else ("bfloat16",):
         base = build(args.shape, dtype=torch.bfloat16, device=args.device)
         if weights == "4-bit":
@@ -85,6 +83,14 @@ def compare(base: nn.Module, batch: int, tokens: int, *, pairs: int, peak: float
         rows.append(row | {"÷ LoRA": ratio(seconds, name, "LoRA")})
     print_table(rows)
     print_table(top_operations(steps["MoDA"], base.device.type))
+
+
+def peak_tflops(device: str, given: float) -> float | None:
+    """The device's peak, printed beside its name: `given`, or from the table; None where it is not known."""
+    device_name = torch.cuda.get_device_name() if device != "cpu" else "CPU"
+    peak = given or next((p for name, p in PEAK_TFLOPS.items() if name in device_name), None)
+    print(f"{device_name}, peak {peak or 'unknown'} TFLOP/s")
+    return peak
 
 
 def quantise(module: nn.Module) -> None:

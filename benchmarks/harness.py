@@ -21,13 +21,14 @@ from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
 from recbole_sda.adapters import LANGUAGE_MODEL_TARGETS, MoDAConfig, routing
 from recbole_sda.encoders.pooling import pool_mean
-from recbole_sda.encoders.tiny import build_tiny
+from recbole_sda.encoders.tiny import build_tiny_model, tiny_config
 
 SEED = 0
 MODALITY = "text"
 SECONDS_A_TIMING = 0.2
 
-# 7b is Qwen/Qwen2.5-VL-7B-Instruct; 50m has about its proportions in 51,971,328 parameters.
+# 3b and 7b are Qwen/Qwen2.5-VL-3B-Instruct and -7B-Instruct; 50m has about their proportions in 51,971,328
+# parameters.
 TEXT_CONFIGS = {
     "50m": {
         "vocab_size": 16384,
@@ -40,6 +41,15 @@ TEXT_CONFIGS = {
         "num_key_value_heads": 2,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [8, 12, 12]},
     },
+    "3b": {
+        "vocab_size": 151936,
+        "hidden_size": 2048,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 36,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+    },
     "7b": {
         "vocab_size": 152064,
         "hidden_size": 3584,
@@ -50,16 +60,14 @@ TEXT_CONFIGS = {
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
     },
 }
+LARGE_VISION = {"depth": 32, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16}
 VISION_CONFIGS = {
     "50m": {"depth": 4, "hidden_size": 256, "intermediate_size": 512, "num_heads": 4, "out_hidden_size": 512},
-    "7b": {
-        "depth": 32,
-        "hidden_size": 1280,
-        "intermediate_size": 3420,
-        "num_heads": 16,
-        "out_hidden_size": 3584,
-    },
+    "3b": {**LARGE_VISION, "out_hidden_size": 2048},
+    "7b": {**LARGE_VISION, "out_hidden_size": 3584},
 }
+# which ids stand for a picture: those of the built-in tokenizer, which serves every shape here
+IMAGE_TOKENS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 SHAPES = ("tiny", *TEXT_CONFIGS)
 
 LORA = {"r": 8, "lora_alpha": 32, "lora_dropout": 0.1, "target_modules": LANGUAGE_MODEL_TARGETS}
@@ -82,9 +90,13 @@ def start(threads: int) -> None:
 def build(shape: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> nn.Module:
     """A Qwen2.5-VL with random weights, evaluation mode."""
     if shape == "tiny":
-        return build_tiny()[0].to(device, dtype)
+        return build_tiny_model().to(device, dtype)
+    built_in = tiny_config()
     config = Qwen2_5_VLConfig(
-        text_config=TEXT_CONFIGS[shape], vision_config=VISION_CONFIGS[shape], tie_word_embeddings=shape != "7b"
+        text_config=TEXT_CONFIGS[shape],
+        vision_config=VISION_CONFIGS[shape],
+        tie_word_embeddings=shape != "7b",
+        **{name: getattr(built_in, name) for name in IMAGE_TOKENS},
     )
     torch.manual_seed(SEED)
     with torch.device(device):

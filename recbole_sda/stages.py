@@ -12,9 +12,8 @@ from peft import PeftModel, get_peft_model
 
 from recbole_sda.adapters import adaptation_summary, checkpoint_routing
 from recbole_sda.alignment.checkpoint import remove_state
-from recbole_sda.alignment.conflict import check_draws, measure_conflict
+from recbole_sda.alignment.conflict import check_family, measure_conflict, rows_to_draw
 from recbole_sda.alignment.ray_train import run_in_workers
-from recbole_sda.alignment.sampling import split_items
 from recbole_sda.alignment.trainer import align
 from recbole_sda.artefacts import build_once, digest, read_manifest, write_manifest
 from recbole_sda.catalog import Catalog
@@ -69,10 +68,13 @@ class EncoderStages:
         built = build_once(folder, partial(self._embed_catalog, features, older))
         logger.info("%s features %s", "embedded" if built else "reused", folder)
         if self.config["index"]:
-            store = FeatureStore.open(folder)
-            for modality in store.modalities:
-                logger.info("index %s", build_index(store, modality))
+            self._index(FeatureStore.open(folder))
         return folder
+
+    def _index(self, store: FeatureStore) -> None:
+        for modality in store.modalities:
+            if store.present(modality).any() and not (store.path / f"{modality}.faiss.json").is_file():
+                logger.info("index %s", build_index(store, modality))
 
     def _older_store(self) -> FeatureStore | None:
         config, settings = self.config, self.settings
@@ -88,8 +90,8 @@ class EncoderStages:
     def conflict(self, *, trained: bool) -> list[dict]:
         """Gradient cosines of training batches, under the trained adapter or the new one that it began as."""
         settings, loss = self.settings.alignment(), self.settings.loss()
-        rows = split_items(self.catalog, settings)[0]
-        check_draws(rows, settings.batch_size)  # before a backbone is loaded
+        check_family(self.settings.family)
+        rows_to_draw(self.catalog, settings)  # before a backbone is loaded
         if trained and loss.learned_temperature is not None:
             manifest = read_manifest(self._folder("adapters", self.settings.adapter))
             loss.learned_temperature.data.fill_(manifest["temperature"])
@@ -97,14 +99,9 @@ class EncoderStages:
             self._adapted_backbone() if trained else self._new_adapter_backbone(),
             self.catalog,
             loss,
-            rows=rows,
+            settings,
             batches=self.config["diagnose_batches"],
-            batch_size=settings.batch_size,
-            micro_batch=settings.micro_batch,
             num_experts=self.config["num_experts"],
-            seed=settings.seed,
-            mixed_precision=settings.mixed_precision,
-            modalities=settings.modalities,
         )
 
     def _folder(self, kind: str, settings: dict) -> Path:

@@ -5,6 +5,7 @@ import signal
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_stages import PlainConfig
@@ -86,8 +87,11 @@ def test_an_embedding_begun_here_goes_on_under_ray(catalog, tmp_path, cluster, m
     assert len(begun) == 3
     unfinished = next(iter(begun)).parents[2]
     kept = {}
-    rmtree = "recbole_sda.features.embed.shutil.rmtree"
-    monkeypatch.setattr(rmtree, lambda folder, **_: kept.update({p: p.stat().st_mtime_ns for p in begun}))
+
+    def look(folder, **_):
+        kept.update({path: path.stat().st_mtime_ns for path in begun})
+
+    monkeypatch.setattr("recbole_sda.features.embed.shutil", SimpleNamespace(rmtree=look))
     store = stages(catalog, tmp_path / "ray", embed_workers=2).embed()
     assert kept == begun  # not written again
     assert unfinished.with_suffix("") == store

@@ -65,8 +65,10 @@ def test_store_gives_back_what_went_in(tmp_path, dtype, verify):
     assert repr(store) == f"FeatureStore('{folder}', 5 items, image 3 + text 4, {dtype})"
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 1024])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
-def test_rows_by_item_token(tmp_path, dtype):
+def test_rows_by_item_token(tmp_path, monkeypatch, dtype, at_once):
+    monkeypatch.setattr("recbole_sda.features.store.TAKEN_ROWS", at_once)
     folder, values = write(tmp_path / "store", dtype=dtype)
     store = FeatureStore.open(folder)
     for wanted in (TOKENS[::-1], ["10", "b", "10"], []):

@@ -30,7 +30,8 @@ def cached_step(
             to do the same both times, dropout included: torch's random state is put back for the second call.
         passes: modality → its micro-batches, in the order of the items. What a micro-batch is, row numbers
             that are read when they are needed or ready inputs, is between the caller and ``encode``. Where
-            every modality has a single one, its graph is kept and nothing is computed twice.
+            every modality has a single one, its graph is kept and nothing is computed twice. The modalities
+            may be cut differently, and one may be empty.
         loss: a scalar from one (B, d) tensor a modality, in the order of ``passes``.
 
     Returns:
@@ -95,7 +96,8 @@ def _send_back(encode, modality: str, batches: Sequence, states: list, gradient:
     for batch, state in zip(batches, states, strict=True):
         with _restored(state):
             embeddings = encode(modality, batch)
-        embeddings.backward(gradient[first : first + len(embeddings)].to(embeddings.dtype))
+        if len(embeddings):
+            embeddings.backward(gradient[first : first + len(embeddings)].to(embeddings.dtype))
         first += len(embeddings)
 
 

@@ -4,8 +4,9 @@ A *record* is what one look at the held-out items found; training keeps one afte
 :func:`warnings` reads nothing else.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from itertools import combinations, pairwise
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +71,24 @@ def retrieval(
         f"{names[1]}_to_{names[0]}_recall@{k}": float((ranks[1] <= k).double().mean()),
         "mrr": float(reciprocal),
     }
+
+
+def retrieval_by_pairs(
+    views: Mapping[str, Tensor], present: Mapping[str, Tensor], *, center: bool
+) -> dict[str, float]:
+    """:func:`retrieval` of every pair of modalities, among the items that have both; ``mrr`` is the pairs' mean.
+
+    Args:
+        views: modality → (B, d).
+        present: modality → (B,) bool.
+    """
+    found, reciprocals = {}, []
+    for names in combinations(views, 2):
+        both = present[names[0]] & present[names[1]]
+        measured = retrieval(*(views[name][both] for name in names), names=names, center=center)
+        reciprocals.append(measured.pop("mrr"))
+        found |= measured
+    return {**found, "mrr": fmean(reciprocals)}
 
 
 def warnings(records: list[dict], *, steps: int) -> list[str]:

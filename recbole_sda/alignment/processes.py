@@ -54,13 +54,20 @@ class Processes:
         return torch.cat(parts)
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient by its sum over the processes, all in one message."""
+        """Give each parameter the sum of its gradients over the processes, all in one message.
+
+        A process whose items lack a modality has no gradient where others have one, and counts as 0 there.
+        """
         if self.count == 1:
             return
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = self.accelerator.reduce(torch.cat([g.flatten() for g in gradients]), reduction="sum")
-        for gradient, total in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(total.view_as(gradient))
+        parameters = list(parameters)
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        given = own[0].new_tensor([p.grad is not None for p in parameters])
+        flat = self.accelerator.reduce(torch.cat([*(g.flatten() for g in own), given]), reduction="sum")
+        *totals, givers = flat.split([*(g.numel() for g in own), len(own)])
+        for parameter, gradient, total, count in zip(parameters, own, totals, givers, strict=True):
+            if count > 0:
+                parameter.grad = gradient.copy_(total.view_as(gradient))
 
     def from_main(self, value):
         """What the main process says, so that all decide alike where rounding might differ."""

@@ -8,12 +8,12 @@ class AlignmentSettings:
     """What makes the result, then what only makes it faster or smaller.
 
     Args:
-        modalities: what is aligned.
+        modalities: what is aligned, every pair of them.
         batch_size: items a step, over all processes; every other item of the batch is a comparison.
         steps: optimizer steps.
         learning_rate: of AdamW, falling linearly to 0.
         max_grad_norm: gradients are clipped to it.
-        holdout_share: of the items that have all modalities, kept out of training.
+        holdout_share: of the items that have at least two of the modalities, kept out of training.
         holdout_max: at most so many items are held out.
         eval_every: steps between two looks at the held-out items.
         patience: stop after so many looks without a better one; None never stops early.
@@ -22,6 +22,7 @@ class AlignmentSettings:
         micro_batch: items that go through the model at once; a larger batch has its gradients cached.
         checkpoint_every: steps between two checkpoints.
         trackers: ``tensorboard``, ``wandb``.
+        read_workers: processes that read and resize files ahead of the model; 0 reads them in this one.
     """
 
     modalities: tuple[str, ...] = ("image", "text")
@@ -38,6 +39,7 @@ class AlignmentSettings:
     micro_batch: int
     checkpoint_every: int
     trackers: tuple[str, ...]
+    read_workers: int = 0
 
     def learning_rate_at(self, step: int) -> float:
         """Of the ``step``-th optimizer step; the first is 1."""

@@ -124,6 +124,11 @@ class AlignmentLoss(nn.Module):
         """Fewest items that can be compared."""
         return MIN_CENTERED_ROWS if self.center else MIN_ROWS
 
+    @property
+    def min_pair_rows(self) -> int:
+        """Fewest items that a pair of modalities has to share, where it does not share the whole batch."""
+        return self.min_rows
+
     def forward(
         self,
         *embeddings: Tensor,
@@ -159,7 +164,8 @@ class AlignmentLoss(nn.Module):
             divergence, entropy = {}, {}
             for i, j in combinations(range(len(views)), 2):
                 both = present[i] & present[j]
-                if (count := int(both.sum())) < self.min_rows:
+                count = int(both.sum())
+                if count < (self.min_rows if count == len(both) else self.min_pair_rows):
                     continue
                 pair = [rows if count == len(both) else rows[both] for rows in (views[i], views[j])]
                 taught = [rows if count == len(both) else rows[both] for rows in (teachers[i], teachers[j])]
@@ -168,7 +174,7 @@ class AlignmentLoss(nn.Module):
                 entropy |= {(i, j): sums[0, 1].detach(), (j, i): sums[1, 1].detach()}
             if not divergence:
                 raise ValueError(
-                    f"no two modalities share {self.min_rows} items in this batch of {len(embeddings[0])}; "
+                    f"no two modalities share {self.min_pair_rows} items in this batch of {len(embeddings[0])}; "
                     f"center={self.center} needs so many to compare: give a larger batch"
                 )
             loss = torch.stack(list(divergence.values())).mean()

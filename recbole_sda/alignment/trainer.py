@@ -7,24 +7,24 @@ same but for the draws of dropout and the rounding of sums.
 
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 
 from recbole_sda.alignment.checkpoint import Progress, load_state, restore_parameters, save_state
-from recbole_sda.alignment.encoding import ItemEncoder, micro_batches
-from recbole_sda.alignment.faults import check_finite, check_gradient, memory_errors_named
-from recbole_sda.alignment.grad_cache import cached_step
+from recbole_sda.alignment.comparison import Comparison
+from recbole_sda.alignment.encoding import ItemEncoder, Wanted
+from recbole_sda.alignment.faults import check_gradient, memory_errors_named
 from recbole_sda.alignment.health import warnings
 from recbole_sda.alignment.held_out import BEST_BY, HeldOut
 from recbole_sda.alignment.processes import Processes
-from recbole_sda.alignment.sampling import BatchSampler, split_items, step_seed
+from recbole_sda.alignment.sampling import BatchSampler, check_comparable, split_items, step_seed
 from recbole_sda.alignment.settings import AlignmentSettings
-from recbole_sda.alignment.similarity import AlignmentLoss, LossParts
+from recbole_sda.alignment.similarity import AlignmentLoss
 from recbole_sda.alignment.tracking import Tracking
 from recbole_sda.catalog import Catalog
 from recbole_sda.encoders import Backbone
@@ -33,7 +33,7 @@ from recbole_sda.progress import progress_bar
 logger = logging.getLogger(__name__)
 
 # Free to change between an interruption and the run that goes on.
-UNCOMPARED = ("micro_batch", "checkpoint_every", "trackers", "patience")
+UNCOMPARED = ("micro_batch", "checkpoint_every", "trackers", "read_workers", "patience")
 
 
 def align(
@@ -47,8 +47,8 @@ def align(
 ) -> list[dict]:
     """Train the backbone's adapter in place and leave it at its best state.
 
-    Best is the mean reciprocal rank of held-out items finding themselves in the other modality, both
-    directions, the state before training included.
+    Best is the mean reciprocal rank of held-out items finding themselves in another modality, over all pairs and
+    both directions, the state before training included. Items take part in the modalities that they have.
 
     Args:
         folder: for checkpoints and logs, one for each model, catalogue and settings. A checkpoint found there is
@@ -60,7 +60,8 @@ def align(
         effective rank and distance to the base model.
 
     Raises:
-        SDAError: too few items with all modalities, a loss or embeddings that are not finite, no memory left.
+        SDAError: too few items with two of the modalities, a loss or embeddings that are not finite, a picture
+            that broke on the way, no memory left.
     """
     return _Training(backbone, catalog, loss, settings, folder, show_progress).run()
 
@@ -78,21 +79,16 @@ class _Training:
         self.processes, self.tracking = Processes(accelerator), Tracking(accelerator)
         self.show_progress = show_progress and self.processes.is_main
         train_rows, held_rows = split_items(catalog, settings)
+        check_comparable(catalog, self.loss, settings)
         self.sampler = BatchSampler(train_rows, settings.batch_size, settings.seed)
         if settings.batch_size > len(train_rows):
             logger.info(
                 "align_batch_size=%d, but there are %d items to train on: every step compares them all",
                 *(settings.batch_size, len(train_rows)),
             )
-        self.encode = ItemEncoder(backbone, catalog, settings.mixed_precision)
-        with memory_errors_named(settings, "before the first step"):
-            self.held_out = HeldOut(
-                self.encode,
-                held_rows,
-                self.loss,
-                self.processes,
-                settings,
-            )
+        self.encode = ItemEncoder(backbone, catalog, settings)
+        self.comparison = Comparison(self.encode, self.loss, self.processes)
+        self.held_out = HeldOut(self.encode, held_rows, self.loss, self.processes)
         self.adapter = {name: p for name, p in backbone.named_parameters() if p.requires_grad}
         self.parameters = self.adapter | {f"loss.{name}": p for name, p in loss.named_parameters()}
         self.optimizer = torch.optim.AdamW(
@@ -105,21 +101,12 @@ class _Training:
         self.progress = Progress()
 
     def run(self) -> list[dict]:
-        began, settings = time.monotonic(), self.settings
+        began = time.monotonic()
         self._resume()
-        if not self.progress.records:
-            self._look()
-        with progress_bar(settings.steps, "adapt", "step", show=self.show_progress) as bar:
-            bar.update(self.progress.step)
-            while self.progress.step < settings.steps and not self._out_of_patience():
-                bar.set_postfix(self._step(), refresh=False)
-                bar.update()
-                step = self.progress.step
-                if step % settings.eval_every == 0 or step == settings.steps:
-                    self._look()
-                if step % settings.checkpoint_every == 0:
-                    self._save()
-        self._save()
+        with self.encode.ahead(self._reads()):
+            with memory_errors_named(self.settings, "before the first step"):
+                self.held_out.see_base()
+            self._train()
         best = max(self.progress.records, key=lambda record: record[BEST_BY])
         restore_parameters(self.parameters, self.progress.best)
         self.backbone.eval()
@@ -129,6 +116,35 @@ class _Training:
             *(time.monotonic() - began, BEST_BY, self.progress.records[0][BEST_BY], best[BEST_BY], best["step"]),
         )
         return self.progress.records
+
+    def _train(self) -> None:
+        settings = self.settings
+        if not self.progress.records:
+            self._look()
+        with progress_bar(settings.steps, "adapt", "step", show=self.show_progress) as bar:
+            bar.update(self.progress.step)
+            while self.progress.step < settings.steps and not self._out_of_patience():
+                bar.set_postfix(self._step(), refresh=False)
+                bar.update()
+                if self._looks_after(self.progress.step):
+                    self._look()
+                if self.progress.step % settings.checkpoint_every == 0:
+                    self._save()
+        self._save()
+
+    def _looks_after(self, step: int) -> bool:
+        return step % self.settings.eval_every == 0 or step == self.settings.steps
+
+    def _reads(self) -> Iterator[Wanted]:
+        """What will be asked of the encoder from here to the end, in order."""
+        held = self.held_out.reads()
+        yield from held
+        if not self.progress.records:
+            yield from held
+        for step in range(self.progress.step + 1, self.settings.steps + 1):
+            yield from self.comparison.reads(self.sampler.batch(step))
+            if self._looks_after(step):
+                yield from held
 
     # one step
 
@@ -143,53 +159,21 @@ class _Training:
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(step_seed(self.settings.seed, step, self.processes.index))
         with memory_errors_named(self.settings, f"at step {step}"):
-            parts = self._gradients(rows, step)
+            parts, shown = self.comparison.gradients(rows, step)
         self.processes.sum_gradients(self.adapter.values())  # the loss's own are whole in every process
         parameters = [p for p in self.parameters.values() if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.settings.max_grad_norm)
         check_gradient(norm, step, self.settings)
         self.optimizer.step()
         self.progress.step = step
-        measured = self._measured(parts)
+        measured = self.comparison.measured(parts, shown)
         self.progress.recent.append(measured)
         # every process has about as many tokens as this one
         speed = (self.encode.tokens - tokens) * self.processes.count / (time.monotonic() - began)
         pace = {"learning_rate": rate, "gradient_norm": float(norm), "tokens_per_second": speed}
         self.tracking.step(step, measured | pace)
-        shown = {"loss": f"{measured['loss']:.3f}", "lr": f"{rate:.1e}", "tok/s": f"{speed:,.0f}"}
-        return shown | {BEST_BY: f"{self.progress.records[-1][BEST_BY]:.3f}"}
-
-    def _gradients(self, rows: np.ndarray, step: int) -> LossParts:
-        parts = micro_batches(self.processes.share(rows), self.settings.micro_batch)
-        base = self._base_embeddings(parts, len(rows))
-        names = [self.catalog.tokens[row] for row in rows]
-        measured = []
-
-        def compare(*own: Tensor) -> Tensor:
-            everyone = [self.processes.gather(embeddings, len(rows)) for embeddings in own]
-            for modality, embeddings in zip(self.settings.modalities, everyone, strict=True):
-                check_finite(embeddings, f"the {modality} embeddings", names, step, self.settings)
-            measured.append(self.loss.parts(*everyone, base=base))
-            check_finite(measured[0].loss.expand(len(rows)), "the alignment loss", names, step, self.settings)
-            return measured[0].loss
-
-        cached_step(self.encode, dict.fromkeys(self.settings.modalities, parts), compare)
-        return measured[0]
-
-    def _base_embeddings(self, parts: list[np.ndarray], total: int) -> list[Tensor] | None:
-        """What the frozen model says of the batch, where it is the teacher."""
-        if not self.loss.needs_base:
-            return None
-        modalities, embed = self.settings.modalities, self.encode.embed
-        return [self.processes.gather(embed(m, parts, base=True), total) for m in modalities]
-
-    def _measured(self, parts: LossParts) -> dict[str, float]:
-        names = self.settings.modalities
-        measured = {"loss": float(parts.loss.detach()), "temperature": self.loss.current_temperature}
-        for kind in ("divergence", "teacher_entropy"):
-            for (query, key), value in getattr(parts, kind).items():
-                measured[f"{kind}_{names[query]}_to_{names[key]}"] = float(value)
-        return measured
+        said = {"loss": f"{measured['loss']:.3f}", "lr": f"{rate:.1e}", "tok/s": f"{speed:,.0f}"}
+        return said | {BEST_BY: f"{self.progress.records[-1][BEST_BY]:.3f}"}
 
     # looks and checkpoints
 
@@ -197,8 +181,9 @@ class _Training:
         progress, step = self.progress, self.progress.step
         with memory_errors_named(self.settings, f"at the look after step {step}"):
             record = self.held_out.look(step)
-        recent = progress.recent
-        record |= {name: float(np.mean([one[name] for one in recent])) for name in (recent[0] if recent else ())}
+        # a step whose items lack a modality says nothing of it
+        said = dict.fromkeys(name for one in progress.recent for name in one)
+        record |= {name: float(np.mean([one[name] for one in progress.recent if name in one])) for name in said}
         record["gates"] = _gates(self.backbone.model)
         record["warnings"] = warnings([*progress.records, record], steps=self.settings.steps)
         record = self.processes.from_main(record)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recbole_sda.errors import SDAError
 from recbole_sda.features.arrays import array_dtype, create_array, row_chunks
 from recbole_sda.features.layout import Layout, Sources
 from recbole_sda.features.parts import Parts
@@ -20,6 +21,8 @@ def assemble(
     Returns:
         (rows,) bool, which are present, and (rows, 16) uint8, their contents' digests.
     """
+    if not len(sources.new) and layout.older is None:
+        raise SDAError(f"no item has {modality}, so nothing says how wide its embeddings are; leave it out")
     width = parts.read(0).shape[1] if len(sources.new) else layout.older.width(modality)
     values = create_array(path, dtype=array_dtype(settings.dtype), shape=(len(layout.tokens), width))
     present = np.zeros(len(values), dtype=bool)

@@ -83,8 +83,9 @@ def _is_vector(pa, kind) -> bool:
 def _columns(file, name: str, rows: int, source: Path) -> Iterator:
     """A column's arrays of at most so many rows."""
     try:
-        for batch in file.iter_batches(batch_size=rows, columns=[name]):
-            yield batch.column(0)
+        for group in range(file.num_row_groups):  # asked for all at once, they would be in memory all at once
+            for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[name]):
+                yield batch.column(0)
     except (extra("pyarrow", "parquet").ArrowException, OSError) as error:
         raise SDAError(f"{source}: column {name} cannot be read: {error}") from error
 

@@ -92,6 +92,8 @@ def nearest(
         SDAError: an unknown item or one without the modality; no index, a damaged one, or one of other embeddings.
     """
     faiss = extra("faiss", "index")
+    if k < 1:
+        raise SDAError(f"k={k}: ask for 1 neighbour at least")
     rows = store.rows(tokens)
     missing = [token for token, here in zip(tokens, store.present(modality)[rows], strict=True) if not here]
     if missing:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from recbole_sda.alignment.conflict import EACH, PROJECTIONS
+from recbole_sda.alignment.conflict import PROJECTIONS
+from recbole_sda.alignment.cosines import EACH
 
 logger = logging.getLogger(__name__)
 

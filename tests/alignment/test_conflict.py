@@ -1,33 +1,35 @@
 """Gradient conflict: against a slow plain oracle, on planted gradients, and from the command line to the page."""
 
+import dataclasses
+import itertools
 import json
 import logging
 import math
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import adapted_tiny
+from conftest import adapted_tiny, alignment_settings
 from peft import LoraConfig, get_peft_model
+from three_modalities import MODALITIES, Numbers
 
 import recbole_sda
 from recbole_sda import cli, pipeline, stages
 from recbole_sda.adapters.config import language_model_targets
 from recbole_sda.alignment import CMSALoss, InfoNCELoss
 from recbole_sda.alignment.conflict import (
-    EACH,
     PROJECTIONS,
-    batch_cosines,
-    gradient_cosines,
     last_layer_B,
-    mean_interval,
     measure_conflict,
     modality_gradients,
-    summarize,
+    rows_to_draw,
 )
+from recbole_sda.alignment.cosines import EACH, batch_cosines, gradient_cosines, mean_interval, summarize
+from recbole_sda.alignment.sampling import split_items
 from recbole_sda.catalog.demo import write_demo
 from recbole_sda.encoders.batching import collate_items
 from recbole_sda.errors import SDAError
@@ -86,7 +88,7 @@ def test_gradients_are_those_of_the_loss_with_one_side_detached(loss, modalities
     toy, rows = Toy(), [5, 0, 3, 7, 1, 6, 2]
     wanted = plain_gradients(toy.embed, loss, rows, toy.B, modalities)
     for parts in ([rows], [rows[:3], rows[3:6], rows[6:]]):
-        found = modality_gradients(toy.embed, loss, parts, toy.B, modalities=modalities)
+        found = modality_gradients(toy.embed, loss, dict.fromkeys(modalities, parts), toy.B)
         assert list(found) == list(modalities)
         for modality, gradients in wanted.items():
             for name, gradient in gradients.items():
@@ -135,7 +137,8 @@ def test_planted_conflict_is_found(image, text, towards, wanted):
     def loss(first, second):
         return (first @ pull + towards * second @ pull).sum()
 
-    gradients = modality_gradients(embed, loss, [[0, 1], [2]], {"q_proj": B}, modalities=("image", "text"))
+    parts = [[0, 1], [2]]
+    gradients = modality_gradients(embed, loss, {"image": parts, "text": parts}, {"q_proj": B})
     torch.testing.assert_close(gradients["text"]["q_proj"], 3 * towards * torch.outer(pull, seen["text"]))
     found = gradient_cosines(gradients["image"], gradients["text"], EXPERTS)
     for expert, cosine in zip((None, 0, 1), wanted, strict=True):
@@ -185,12 +188,9 @@ def embedder(backbone, catalog):
 
 def cosines_of(backbone, catalog, rows=tuple(range(2, 10))):
     """Of one batch, experts as MoDA's default has them."""
+    passes = {"image": [rows], "text": [rows]}
     found = modality_gradients(
-        embedder(backbone.eval(), catalog),
-        CMSALoss(0.2),
-        [rows],
-        last_layer_B(backbone),
-        modalities=("image", "text"),
+        embedder(backbone.eval(), catalog), CMSALoss(0.2), passes, last_layer_B(backbone)
     )
     return {key[2:]: cosine for key, cosine in batch_cosines(found, 4).items()}
 
@@ -221,7 +221,8 @@ def test_backbone_gradients_are_those_of_the_plain_loss(catalog, keys):
     parameters = last_layer_B(backbone)
     embed, pair = embedder(backbone, catalog), ("image", "text")
     wanted = plain_gradients(embed, loss, rows, parameters, pair)
-    found = modality_gradients(embed, loss, [rows[:3], rows[3:]], parameters, modalities=pair)
+    parts = [rows[:3], rows[3:]]
+    found = modality_gradients(embed, loss, {"image": parts, "text": parts}, parameters)
     for modality in pair:
         for name, gradient in wanted[modality].items():
             assert gradient.abs().max() > 0
@@ -277,12 +278,12 @@ def test_gates_that_part_the_modalities_hide_the_conflict_but_not_in_the_experts
     assert parted[EACH, EACH] == pytest.approx(plain[EACH, EACH], abs=1e-3)
 
 
-def measured(catalog, backbone=None, loss=None, **keys):
-    rows = np.flatnonzero(catalog.present("image") & catalog.present("text"))[:38]
-    settings = {"rows": rows, "batches": 3, "batch_size": 8, "micro_batch": 5, "num_experts": 4, "seed": 1, **keys}
+def measured(catalog, backbone=None, loss=None, batches=3, **keys):
+    settings = alignment_settings(**{"batch_size": 8, "micro_batch": 5, **keys})
     return measure_conflict(
-        backbone or backbone_with(), catalog, loss or CMSALoss(0.2), show_progress=False, **settings
-    )
+        backbone or backbone_with(), catalog, loss or CMSALoss(0.2), settings, batches=batches, num_experts=4,
+        show_progress=False,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("teacher", ["mean", "base"])
@@ -302,8 +303,8 @@ def test_batches_are_drawn_from_the_rows_and_each_leaves_a_cosine(catalog, monke
     batches = {rows for _, rows in drawn}
     assert len(batches) == 3
     assert {modality for modality, _ in drawn} == {"image", "text"}
-    with_both = set(np.flatnonzero(catalog.present("image") & catalog.present("text"))[:38])
-    assert all(len(set(rows)) == 8 and set(rows) <= with_both for rows in batches)
+    trained_on = set(split_items(catalog, alignment_settings())[0])
+    assert all(len(set(rows)) == 8 and set(rows) <= trained_on for rows in batches)
     looked_at = {id(parameter) for parameter in last_layer_B(backbone).values()}
     assert {id(p) for p in backbone.parameters() if p.requires_grad} == looked_at
     assert all(p.grad is None for p in backbone.parameters())
@@ -328,8 +329,8 @@ def test_frozen_model_teaches_where_the_loss_asks_for_it(catalog):
 
 
 def test_what_cannot_be_measured_is_refused(catalog):
-    with pytest.raises(SDAError, match=r"align_batch_size=38 takes all 38 training items"):
-        measured(catalog, batch_size=38)
+    with pytest.raises(SDAError, match="align_batch_size=41 takes all 41 training items that have every"):
+        measured(catalog, batch_size=41)
 
     class Broken(torch.nn.Module):
         needs_base = False
@@ -339,6 +340,24 @@ def test_what_cannot_be_measured_is_refused(catalog):
 
     with pytest.raises(SDAError, match=r"the image pass gives q_proj .* not finite; use backbone_dtype=float32"):
         measured(catalog, loss=Broken())
+
+
+def test_three_modalities_are_drawn_from_the_items_that_have_all():
+    """24 items of which 12 have everything; half of those are too few for a batch of 9."""
+    numbers, settings = Numbers(), alignment_settings(modalities=MODALITIES, holdout_share=0.4, batch_size=4)
+    rows = rows_to_draw(numbers, settings)
+    trained_on = split_items(numbers, settings)[0]
+    assert rows.tolist() == [row for row in trained_on if row < 12]
+    assert 4 < len(rows) < len(trained_on)
+    message = f"align_batch_size=9 takes all {len(rows)} training items that have every modality, so that every"
+    with pytest.raises(SDAError, match=message):
+        rows_to_draw(numbers, dataclasses.replace(settings, batch_size=9))
+
+
+def test_dual_encoders_have_no_layer_in_common():
+    family = SimpleNamespace(shared=False, model_type="clip")
+    with pytest.raises(SDAError, match=r"^a clip model is a dual encoder, .* share no layer.*choose"):
+        last_layer_B(SimpleNamespace(family=family))
 
 
 # --- the table and the page ---
@@ -374,6 +393,36 @@ def test_table_has_every_expert_side_by_side():
     assert starts[5] == ["-0.310", "-0.110", "+0.090", "+0.290"]
     assert rows["all together"][0].strip() == "-0.400 [-0.450, -0.350"
     assert "10 batches of 8 training items" in lines[11]
+
+
+def three_pairs():
+    pairs = [list(pair) for pair in itertools.combinations(MODALITIES, 2)]
+    records = [
+        {**record, "pair": pair, "mean": round(record["mean"] + 0.1 * i, 3)}
+        for i, pair in enumerate(pairs) for record in invented()["conflict"]
+    ]  # fmt: skip
+    return pairs, invented(conflict=records)
+
+
+def test_table_has_a_block_a_pair():
+    pairs, result = three_pairs()
+    lines = conflict_table(result).splitlines()
+    titles = [line for line in lines if line.startswith("Cosine")]
+    assert len(titles) == 3
+    for (first, second), title in zip(pairs, titles, strict=True):
+        assert title.startswith(f"Cosine of the {first} and the {second} gradient of B")
+    starts = [line.split()[2] for line in lines if line.startswith("all together")]
+    assert starts == ["-0.400", "-0.300", "-0.200"]
+    assert sum("10 batches of 8" in line for line in lines) == 1
+
+
+def test_plot_has_a_panel_a_pair(tmp_path):
+    pytest.importorskip("plotly")
+    page = write_conflict_plot(three_pairs()[1], tmp_path / "conflict.html").read_text(encoding="utf-8")
+    for title in ("image and text", "image and audio", "text and audio"):
+        assert f'"text":"{title}"' in page
+    assert page.count('"type":"bar"') >= 3 * 4
+    assert page.count('"showlegend":true') == 4
 
 
 def test_table_says_what_is_missing_and_what_did_not_move():

@@ -123,6 +123,8 @@ def test_unknown_items_and_missing_ones_are_named(store):
         nearest(store, "image", gone, k=2)
     with pytest.raises(SDAError, match="lacks 1 of 1 items, the first 'x'"):
         nearest(store, "image", ["x"], k=2)
+    with pytest.raises(SDAError, match="k=0: ask for 1 neighbour at least"):
+        nearest(store, "image", ["i0"], k=0)
     with pytest.raises(SDAError, match="no modality 'text'"):
         build_index(store, "text")
 
