@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from recbole_sda.errors import SDAError
+from recbole_sda.ray_cluster import start_ray
 
 MAX_FAILURES = 3
 
@@ -32,16 +33,10 @@ def run_in_workers(
     Raises:
         SDAError: Ray is not installed or has too little room, or ``function`` raised one.
     """
-    try:
-        import ray
-        from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-        from ray.train.torch import TorchTrainer
-    except ImportError as error:
-        raise SDAError(f"align_workers={workers} needs Ray ({error}); pip install 'recbole_sda[tune]'") from error
-    ray.init(ignore_reinit_error=True)
-    kind = "GPU" if use_gpu else "CPU"
-    if (there := int(ray.cluster_resources().get(kind, 0))) < workers:
-        raise SDAError(f"align_workers={workers} takes a {kind} each, and Ray has {there}; lower align_workers")
+    start_ray("align_workers", workers, use_gpu=use_gpu)
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+    from ray.train.torch import TorchTrainer
+
     refusal = storage / f"{name}.refusal.txt"
     refusal.parent.mkdir(parents=True, exist_ok=True)
     refusal.unlink(missing_ok=True)

@@ -93,6 +93,6 @@ def test_an_error_in_a_worker_is_the_callers_and_work_is_not_done_again(cluster,
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "ray.train", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SDAError, match=r"align_workers=3 needs Ray .*pip install 'recbole_sda\[tune\]'"):
         run_in_workers(print, workers=3, use_gpu=False, name="x", storage=tmp_path)
