@@ -50,11 +50,13 @@ def read_ahead(
             if refusal is not None:
                 raise SDAError(refusal)
             yield task, ready
-    except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker (pid"):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # Which of them says that a worker is gone depends on what it was about to hand over.
+        if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
             raise
+        reason = (str(error) or repr(error)).splitlines()[0].strip()
         raise SDAError(
-            f"a process that reads files ahead has died ({str(error).splitlines()[0].strip()}); set "
+            f"a process that reads files ahead has died ({reason}); set "
             "read_workers=0 to do without, or lower what goes through the model at once (align_micro_batch, "
             "embed_batch_tokens), a few of which each holds in memory"
         ) from error

@@ -87,17 +87,12 @@ def rows_to_draw(catalog: Catalog, settings: AlignmentSettings) -> np.ndarray:
     """
     rows = split_items(catalog, settings)[0]
     rows = rows[presence(catalog, settings.modalities)[:, rows].all(axis=0)]
-    check_draws(rows, settings.batch_size)
-    return rows
-
-
-def check_draws(rows: np.ndarray, batch_size: int) -> None:
-    """Whether there are different batches to draw."""
-    if batch_size >= len(rows):
+    if settings.batch_size >= len(rows):
         raise SDAError(
-            f"align_batch_size={batch_size} takes all {len(rows)} training items that have every modality, so "
-            "that every batch would be the same; use a smaller one"
+            f"align_batch_size={settings.batch_size} takes all {len(rows)} training items that have every modality, "
+            "so that every batch would be the same; use a smaller one"
         )
+    return rows
 
 
 def check_family(family: Family) -> None:
