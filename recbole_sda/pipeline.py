@@ -103,7 +103,7 @@ def diagnose(
 def _encoder_stages(dataset, config_dict, config_file_list, argv) -> EncoderStages:
     config = _config_without_model(dataset, config_dict, config_file_list, argv)
     stages = EncoderStages(config, _catalog_of(config))
-    stages.settings.check()
+    stages.check()
     return stages
 
 
@@ -160,7 +160,7 @@ def _plan(config: SDAConfig, variants: dict[str, dict]) -> dict[str, tuple]:
         if variant["features"] == "auto":
             catalog = catalog or open_catalog(config, tokens)
             stages = EncoderStages(variant, catalog)
-            stages.settings.check()
+            stages.check()
         elif variant["features"] != "none":
             store = FeatureStore.open(variant["features"], verify=True)
             FeatureProvider(store, tokens, dataset=config["dataset"])

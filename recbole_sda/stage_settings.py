@@ -26,6 +26,7 @@ KIND_IN_WORDS = {
     "audio": "a readable recording",
     "vectors": "a vector",
 }
+MIN_VECTOR_WIDTH = 3
 POOLING_KEYS = {"kind": "pooling", "layer": "pooling_layer", "last_layers": "pooling_last_layers"}
 SOURCE_KEYS = ("revision", "local_files_only", "trust_remote_code")
 LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules")
@@ -71,6 +72,9 @@ class StageSettings:
         self.pooling.resolve(self.family)
         self._check_kinds()
         self._check_presence()
+        self._check_vectors()
+        if config["index"] and find_spec("faiss") is None:
+            raise SDAError("index=True needs faiss; pip install 'recbole_sda[index]'")
         if (processes := int(os.environ.get("WORLD_SIZE", 1))) > 1:
             raise SDAError(
                 f"WORLD_SIZE={processes}: a launcher started several processes, which would wait for each other's "
@@ -149,6 +153,7 @@ class StageSettings:
         return {
             "catalog": {modality: self.catalog.fingerprint(modality) for modality in modalities},
             "kinds": kinds,
+            "vector_widths": {name: width for name, width in self.vector_widths.items() if name in kinds},
             "backbone": self.identity,
             "prompts": {modality: self.prompts.settings(kind) for modality, kind in kinds.items()},
             # Resolved: `auto` on a GPU and `auto` on a CPU give different numbers.
@@ -166,6 +171,14 @@ class StageSettings:
                     f"backbone={self.config['backbone']!r} reads {' and '.join(self.family.kinds)}, and "
                     f"{modality} is {kind}; use another backbone, --modalities={others}, or vectors: "
                     f"{modality}.npy with {modality}.items.txt in the dataset's folder"
+                )
+
+    def _check_vectors(self) -> None:
+        for modality, width in self.vector_widths.items():
+            if width < MIN_VECTOR_WIDTH and self.config["adapter"] != "none":
+                raise SDAError(
+                    f"{modality}: vectors of {width} numbers have no direction once their mean is taken away; "
+                    f"{MIN_VECTOR_WIDTH} at least are needed, for example by one-hot intervals of a number"
                 )
 
     def _check_presence(self) -> None:

@@ -21,7 +21,7 @@ from recbole_sda.defaults import read_properties
 from recbole_sda.encoders import Backbone, load_backbone
 from recbole_sda.encoders.vectors import load_projectors, save_projectors
 from recbole_sda.features import FeatureStore
-from recbole_sda.features.append import appended, find_older
+from recbole_sda.features.append import appended, find_older, is_complete
 from recbole_sda.features.embed import embed_catalog
 from recbole_sda.features.index import build_index
 from recbole_sda.features.ray_embed import RayShardWriter
@@ -49,10 +49,17 @@ class EncoderStages:
     def settings(self) -> StageSettings:
         return StageSettings(self.config, self.catalog)
 
+    def check(self) -> None:
+        """Find out, before any work, what cannot work."""
+        self.settings.check()
+        _ = self.older
+
     def adapt(self) -> Path | None:
         """Stage 1: the folder of the trained adapter; None for a variant without one."""
         if self.config["adapter"] == "none":
             return None
+        if self.older is not None:  # new items go through the adapter that the others went through
+            return Path(self.config["checkpoint_dir"]) / "adapters" / self.older.manifest["settings"]["adapter"]
         folder = self._folder("adapters", self.settings.adapter)
         built = build_once(folder, self._train_adapter)
         logger.info("%s adapter %s", "trained" if built else "reused", folder)
@@ -60,8 +67,11 @@ class EncoderStages:
 
     def embed(self) -> Path:
         """Stage 2: the folder of the catalogue's feature store; trains the adapter first if need be."""
-        older = self._older_store()
-        features = self.settings.features if older is None else appended(self.settings.features, older)
+        older, features = self.older, self.settings.features
+        if older is not None and is_complete(older, features):
+            logger.info("nothing to append to %s", older.path)
+            return older.path
+        features = features if older is None else appended(features, older)
         folder = self._folder("features", features)
         if older is None and not folder.is_dir():
             self.adapt()
@@ -76,13 +86,19 @@ class EncoderStages:
             if store.present(modality).any() and not (store.path / f"{modality}.faiss.json").is_file():
                 logger.info("index %s", build_index(store, modality))
 
-    def _older_store(self) -> FeatureStore | None:
+    @cached_property
+    def older(self) -> FeatureStore | None:
+        """The store that is appended to, if one is."""
         config, settings = self.config, self.settings
         if not config["append"]:
             return None
         adapter = None if config["adapter"] == "none" else settings.adapter
         older = find_older(
-            config["append"], settings.features, adapter, checkpoint_dir=Path(config["checkpoint_dir"])
+            config["append"],
+            settings.features,
+            adapter,
+            dataset=self.catalog.name,
+            checkpoint_dir=Path(config["checkpoint_dir"]),
         )
         logger.info("appending to %r", older)
         return older

@@ -240,3 +240,22 @@ def test_other_folders_are_refused(tmp_path, config, message):
     with pytest.raises(SDAError, match=message) as error:
         backbone_identity(str(tmp_path), **SOURCE)
     assert os.fspath(tmp_path) in str(error.value)
+
+
+def test_the_identity_of_a_hub_model_holds_the_commit(monkeypatch, tmp_path):
+    """A branch moves; what was made of its earlier commit is not what it is now."""
+    from recbole_sda.encoders import source
+
+    class Resolved(str):
+        resolved = "a" * 40
+
+    monkeypatch.setattr(source, "read_family", lambda *_, **__: None)
+    options = {"revision": None, "local_files_only": False, "trust_remote_code": False}
+    found = set()
+    for commit in ("a" * 40, "b" * 40):
+        monkeypatch.setattr(Resolved, "resolved", commit)
+        monkeypatch.setattr(source, "resolve_revision", lambda *_, **__: Resolved("main"))
+        found.add(source.backbone_identity("somebody/model", **options))
+    assert found == {f"somebody/model@{'a' * 40}", f"somebody/model@{'b' * 40}"}
+    monkeypatch.setattr(source, "resolve_revision", lambda *_, **__: None)  # not reached
+    assert source.backbone_identity("somebody/model", **options) == "somebody/model@main"

@@ -1,5 +1,6 @@
 """A finished store and a catalogue that has grown: only what is new goes through the model."""
 
+import json
 import shutil
 
 import numpy as np
@@ -83,7 +84,8 @@ def test_append_finds_the_store_and_goes_through_its_adapter(grown, catalog, ada
     older = FeatureStore.open(grown.first(adapter=adapter))
     longer = FeatureStore.open(grown(adapter=adapter, append="True").embed())
     assert longer.manifest["settings"]["adapter"] == older.manifest["settings"]["adapter"]
-    assert longer.manifest["settings"]["appended_to"] == older.path.name
+    assert longer.manifest["settings"]["appended_to"] == digest(older.manifest["files"])
+    assert grown(adapter=adapter, append="True").embed() == longer.path  # nothing is left to add
     assert longer.tokens == list(catalog.tokens)
     assert np.array_equal(longer.values("text")[:KEPT], older.values("text"))
     assert grown(adapter=adapter, append=str(older.path)).embed() == longer.path
@@ -99,6 +101,31 @@ def test_what_was_made_another_way_is_not_added_to(grown):
         grown(append=str(older)).embed()
     with pytest.raises(SDAError, match=r"no manifest.json"):
         grown(adapter="none", append="elsewhere").embed()
+
+
+def test_another_datasets_store_and_unfinished_ones_are_passed_over(grown, demo_folder, caplog):
+    older = grown.first(adapter="none")
+    stranger = older.with_name("stranger")
+    shutil.copytree(older, stranger)
+    manifest = json.loads((stranger / "manifest.json").read_text())
+    (stranger / "manifest.json").write_text(json.dumps({**manifest, "dataset": "shop"}))
+    shutil.copytree(older, older.with_name("newer.unfinished"))
+    broken = older.with_name("broken")
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{}")
+    with pytest.raises(SDAError, match="it is of dataset 'shop', not 'demo'"):
+        grown(adapter="none", append=str(stranger)).embed()
+    stages = grown(adapter="none", append="True")
+    stages.check()
+    assert stages.older.path.resolve() == older.resolve()
+    assert "not appended to" in caplog.text
+
+
+def test_a_run_that_appends_trains_no_adapter(grown, monkeypatch):
+    older = grown.first()
+    monkeypatch.setattr("recbole_sda.stages.align", None)
+    trained = FeatureStore.open(older).manifest["settings"]["adapter"]
+    assert grown(append="True").adapt().name == trained
 
 
 def test_an_adapter_that_is_gone_is_missed(grown):

@@ -25,12 +25,12 @@ def finished(folder) -> int:
     return sum(journal.read_bytes().count(b"\n") for journal in journals)
 
 
-def killed_a_moment_after_a_shard(folder, moment: float) -> bool:
-    """False when the command came to its end instead."""
+def killed(folder, moment: float, *, after_a_shard: bool) -> bool:
+    """``moment`` seconds after the start, or after the next shard; False when it came to its end instead."""
     before = finished(folder)
     process = subprocess.Popen(COMMAND, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
-        while process.poll() is None and finished(folder) <= before:
+        while after_a_shard and process.poll() is None and finished(folder) <= before:
             time.sleep(0.002)
         time.sleep(moment)
         process.send_signal(signal.SIGKILL)
@@ -46,12 +46,14 @@ def test_killed_twenty_times_ends_with_the_bytes_of_a_run_left_alone(tmp_path):
         (tmp_path / name).mkdir()
     moments = random.Random(4)
     kills, done = 0, []
-    while kills < KILLS:
-        assert killed_a_moment_after_a_shard(tmp_path / "killed", moments.uniform(0, 0.03))
-        kills += 1
+    for kill in range(KILLS):
+        after_a_shard = kill % 2 == 0  # else mostly while it starts
+        moment = moments.uniform(0, 0.05 if after_a_shard else 2.5)
+        kills += killed(tmp_path / "killed", moment, after_a_shard=after_a_shard)
         done.append(finished(tmp_path / "killed"))
     assert done == sorted(done)  # what one life finished, the next ones keep
-    assert done[-1] >= KILLS
+    assert done[-1] >= KILLS / 2
+    assert kills == KILLS
     for name in ("killed", "alone"):
         completed = subprocess.run(COMMAND, cwd=tmp_path / name, capture_output=True, text=True)
         assert completed.returncode == 0, completed.stderr

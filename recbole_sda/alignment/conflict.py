@@ -89,8 +89,8 @@ def rows_to_draw(catalog: Catalog, settings: AlignmentSettings) -> np.ndarray:
     rows = rows[presence(catalog, settings.modalities)[:, rows].all(axis=0)]
     if settings.batch_size >= len(rows):
         raise SDAError(
-            f"align_batch_size={settings.batch_size} takes all {len(rows)} training items that have every modality, "
-            "so that every batch would be the same; use a smaller one"
+            f"align_batch_size={settings.batch_size} takes all {len(rows)} training items that have every "
+            "modality, so that every batch would be the same; use a smaller one"
         )
     return rows
 

@@ -31,7 +31,7 @@ class VectorItems:
     tokens: tuple[str, ...]
     path: Path
     rows: np.ndarray  # (items,) int64, the row of each item, -1 when missing or refused
-    digests: np.ndarray  # (items, 32) uint8, sha256 of the row's bytes, zeros when missing or refused
+    digests: np.ndarray  # (items, 32) uint8, sha256 of the row, zeros when missing or refused
     sizes: np.ndarray  # (items, 2) int32, (1, dimensions), zeros when missing or refused
     skipped: list[Skipped]
 
@@ -49,7 +49,7 @@ class VectorItems:
             block = np.ascontiguousarray(matrix[rows[positions]])  # (piece, dimensions)
             for position, vector, finite in zip(positions, block, _finite(block).all(axis=1), strict=True):
                 if finite:
-                    digests[position] = np.frombuffer(hashlib.sha256(vector).digest(), dtype=np.uint8)
+                    digests[position] = np.frombuffer(_digest(vector), dtype=np.uint8)
                     continue
                 file = f"{path.name}[{rows[position]}]"
                 skipped[position] = Skipped(tokens[position], modality, file, _reason(vector))
@@ -88,9 +88,14 @@ class VectorItems:
             vector = _kept_matrix(self.path, file_state(self.path))[self.rows[row]]
         except (SDAError, IndexError) as error:
             raise changed(self.path, f" ({error})") from error
-        if hashlib.sha256(np.ascontiguousarray(vector)).digest() != self.digests[row].tobytes():
+        if _digest(vector) != self.digests[row].tobytes():
             raise changed(self.path)
         return np.array(vector, dtype=np.float32)
+
+
+def _digest(vector: np.ndarray) -> bytes:
+    of_what = f"{vector.dtype.str} {vector.size}\n".encode()  # the same bytes are other numbers in another dtype
+    return hashlib.sha256(of_what + vector.tobytes()).digest()
 
 
 @lru_cache(maxsize=8)

@@ -12,7 +12,7 @@ from recbole_sda.encoders.families import Family
 from recbole_sda.encoders.hidden_states import pooled_embedding
 from recbole_sda.encoders.pooling import Pooling
 from recbole_sda.encoders.prompts import Prompts
-from recbole_sda.encoders.vectors import new_projectors, soft_tokens
+from recbole_sda.encoders.vectors import new_projectors, projector_name, soft_tokens
 
 
 class Backbone(nn.Module):
@@ -112,9 +112,10 @@ class Backbone(nn.Module):
 
     def _embed_vectors(self, modality: str, inputs: dict[str, Tensor]) -> Tensor:
         vectors, positions = inputs.pop("vectors"), inputs.pop("vector_positions", None)
-        if modality not in self.projectors:
+        name = projector_name(modality)
+        if name not in self.projectors:
             return vectors.float()
-        projected = self.projectors[modality](vectors)
+        projected = self.projectors[name](vectors)
         if self.family.shared:
             with routing(modality), soft_tokens(self._bare(), positions, projected):
                 projected = pooled_embedding(self._bare(), self.family, "text", inputs, self.pooling)

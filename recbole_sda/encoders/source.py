@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from transformers import AutoConfig
+from transformers.utils.hub import resolve_revision
 
 from recbole_sda.encoders.families import FAMILIES, PARTS, Family
 from recbole_sda.encoders.tiny import WEIGHTS_SEED, tiny_config
@@ -40,15 +41,14 @@ def backbone_identity(name: str, *, revision: str | None, local_files_only: bool
     Raises:
         SDAError: as :func:`read_family`. Nothing expensive has run yet.
     """
-    family = read_family(
-        name, revision=revision, local_files_only=local_files_only, trust_remote_code=trust_remote_code
-    )
+    read_family(name, revision=revision, local_files_only=local_files_only, trust_remote_code=trust_remote_code)
     if name == TINY:
         return f"tiny, weights seed {WEIGHTS_SEED}"
     folder = Path(name).expanduser()
     if folder.is_dir():
         return f"folder {_folder_digest(folder)}"
-    return f"{name}@{getattr(family.config, '_commit_hash', None) or revision or 'main'}"
+    found = resolve_revision(name, revision, local_files_only=local_files_only)
+    return f"{name}@{getattr(found, 'resolved', found) or 'main'}"
 
 
 def resolve_name(name: str) -> str:

@@ -42,7 +42,14 @@ class VectorProjector(nn.Module):
 
 def new_projectors(widths: Mapping[str, int], hidden_size: int, scale: float) -> nn.ModuleDict:
     """One a modality, at random; args: widths: modality → d."""
-    return nn.ModuleDict({name: VectorProjector(width, hidden_size, scale) for name, width in widths.items()})
+    return nn.ModuleDict(
+        {projector_name(name): VectorProjector(width, hidden_size, scale) for name, width in widths.items()}
+    )
+
+
+def projector_name(modality: str) -> str:
+    """A modality may be called ``items`` or ``values``, a module's attribute not."""
+    return f"{modality}_projector"
 
 
 def save_projectors(projectors: nn.ModuleDict, folder: Path) -> None:

@@ -5,6 +5,7 @@
 3. The model embeds batch after batch; a shard's embeddings leave the device together.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from recbole_sda.errors import SDAError
 from recbole_sda.features.arrays import array_dtype
 from recbole_sda.features.parts import write_part
 from recbole_sda.reading import read_ahead
+
+logger = logging.getLogger(__name__)
 
 NAMED = 5
 
@@ -76,6 +79,7 @@ class ShardWriter:
     ) -> Iterator[dict]:
         """Args: as :func:`embed_shards` has them; folder: of the :class:`Parts`. Yields: the journal's entries."""
         self.backbone.eval()
+        cut = self.backbone.texts_cut
         with merged(self.backbone.model, modality):
             for shard, values in embed_shards(
                 self.backbone,
@@ -87,6 +91,9 @@ class ShardWriter:
                 report=report,
             ):
                 yield write_part(folder, shard, values)
+        if cut := self.backbone.texts_cut - cut:
+            limit = self.backbone.family.max_text_tokens
+            logger.warning("%s: %d texts were cut to the model's limit of %d tokens", modality, cut, limit)
 
 
 def embed_shards(

@@ -16,7 +16,12 @@ from three_modalities import MODALITIES, Numbers, Towers, loop_loss, read_number
 from recbole_sda.alignment import CMSALoss, InfoNCELoss, encoding
 from recbole_sda.alignment.comparison import Comparison
 from recbole_sda.alignment.encoding import ItemEncoder
-from recbole_sda.alignment.health import retrieval_by_pairs
+from recbole_sda.alignment.health import (
+    distance_to_base,
+    effective_rank,
+    mean_pairwise_cosine,
+    retrieval_by_pairs,
+)
 from recbole_sda.alignment.processes import Processes
 from recbole_sda.alignment.sampling import check_comparable, split_items
 from recbole_sda.alignment.trainer import align
@@ -171,13 +176,21 @@ def test_training_in_micro_batches_is_training(loss):
 
 def test_looks_read_only_what_is_there():
     """Held-out figures of a modality are those of the items that have it."""
-    _, records = train(steps=1)
+    backbone, records = train(steps=4, eval_every=4)
+    record = max(records, key=lambda record: record["mrr"])  # the state that is left
     held = split_items(Numbers(), settings())[1]
-    encode = ItemEncoder(Towers(), Numbers(), settings())
-    embedded, present = encode.embed(held), encode.present(held)
+    encode, start = (ItemEncoder(one, Numbers(), settings()) for one in (backbone, Towers()))
+    embedded, base, present = encode.embed(held), start.embed(held, base=True), encode.present(held)
     assert any(not mask.all() for mask in present.values())
     measured = retrieval_by_pairs(embedded, present, center=True)
-    assert {name: records[0][name] for name in measured} == pytest.approx(measured)
+    assert {name: record[name] for name in measured} == pytest.approx(measured)
+    expected = loop_loss(Numbers(), backbone, held, CMSALoss(0.3))
+    assert record["held_out_loss"] == pytest.approx(expected.item(), rel=1e-4)
+    for modality, mask in present.items():
+        rows, base_rows = embedded[modality][mask], base[modality][mask]
+        assert record["mean_pairwise_cosine"][modality] == pytest.approx(mean_pairwise_cosine(rows), abs=1e-6)
+        assert record["effective_rank"][modality] == pytest.approx(effective_rank(rows), rel=1e-5)
+        assert record["distance_to_base"][modality] == pytest.approx(distance_to_base(rows, base_rows), rel=1e-5)
 
 
 def test_steps_that_lack_a_modality_say_nothing_of_it(monkeypatch):

@@ -186,3 +186,4 @@ def test_rows_that_lack_a_modality_are_not_planned(encode):
         ("image", [1, 3]), ("image", [17, 23]), ("text", [1, 12]), ("text", [13, 3]), ("text", [23]),
         ("audio", [1, 12]), ("audio", [13, 3]), ("audio", [17]),
     ]  # fmt: skip
+    assert {m for m, _ in encode.reads(np.array([12, 13]), times=1)} == {"text", "audio"}

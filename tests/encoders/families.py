@@ -1,8 +1,11 @@
 """A tiny random model of every family, built offline into a folder like those of the model hub.
 
 `FAMILIES` maps a name to a builder: `FAMILIES["llava"](folder)` writes a folder that `load_backbone` reads.
+
+    cd tests && python -m encoders.families llava FOLDER
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -214,3 +217,8 @@ RECIPES = {
 
 
 FAMILIES: dict[str, Callable[[Path], Path]] = {name: partial(build, recipe) for name, recipe in RECIPES.items()}
+
+
+if __name__ == "__main__":
+    name, folder = sys.argv[1:]
+    print(FAMILIES[name](Path(folder)))

@@ -50,7 +50,7 @@ def test_a_projected_vector_stands_in_the_prompt_and_trains(backbone):
             torch.testing.assert_close(alone[0], together[row], rtol=1e-4, atol=1e-5)
         together.square().sum().backward()
         trained = {name for name, p in backbone.named_parameters() if p.grad is not None and p.grad.any()}
-        assert "projectors.sound.linear.weight" in trained
+        assert "projectors.sound_projector.linear.weight" in trained
         assert any("moda_B" in name for name in trained) == backbone.family.shared
         before = backbone("text", backbone.collate("text", [{"title": "cup"}]))
         backbone("sound", inputs)
@@ -66,7 +66,7 @@ def test_the_soft_token_is_what_the_decoder_reads():
     position = int(inputs["vector_positions"][0])
     model = backbone.model.get_base_model()
     embeddings = model.get_input_embeddings()(inputs["input_ids"]).detach()
-    embeddings[0, position] = backbone.projectors["sound"](inputs["vectors"])[0].detach()
+    embeddings[0, position] = backbone.projectors["sound_projector"](inputs["vectors"])[0].detach()
     with torch.no_grad(), backbone.model.disable_adapter():
         states = model.model.language_model(inputs_embeds=embeddings).last_hidden_state
         expected = states.mean(dim=1)
@@ -78,7 +78,7 @@ def test_the_soft_token_is_what_the_decoder_reads():
 
 def test_the_projection_ignores_the_scale_of_the_vectors():
     backbone = adapted(load_backbone("tiny", **LOADING, kinds=KINDS))
-    project = backbone.projectors["sound"]
+    project = backbone.projectors["sound_projector"]
     vectors = torch.from_numpy(np.stack(VECTORS))
     torch.testing.assert_close(project(vectors * 1000 + 7), project(vectors), rtol=1e-3, atol=1e-3)
 
@@ -89,11 +89,12 @@ def test_projectors_are_saved_and_loaded(tmp_path):
     before = {name: tensor.clone() for name, tensor in backbone.projectors.state_dict().items()}
     torch.manual_seed(9)
     backbone.add_projectors({"sound": WIDTH})
-    assert not torch.equal(backbone.projectors.state_dict()["sound.linear.weight"], before["sound.linear.weight"])
+    name = "sound_projector.linear.weight"
+    assert not torch.equal(backbone.projectors.state_dict()[name], before[name])
     load_projectors(backbone.projectors, tmp_path)
     assert all(torch.equal(backbone.projectors.state_dict()[name], tensor) for name, tensor in before.items())
     backbone.add_projectors({"sound": WIDTH + 1})
-    with pytest.raises(SDAError, match="does not fit the vectors of sound: size mismatch"):
+    with pytest.raises(SDAError, match="does not fit the vectors of sound_projector: size mismatch"):
         load_projectors(backbone.projectors, tmp_path)
-    with pytest.raises(SDAError, match=r"projectors\.safetensors does not exist, but sound needs its projector"):
+    with pytest.raises(SDAError, match=r"projectors\.safetensors does not exist, but sound_projector needs"):
         load_projectors(backbone.projectors, tmp_path / "elsewhere")
