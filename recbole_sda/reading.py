@@ -46,10 +46,13 @@ def read_ahead(
     with _tokenizers_that_can_fork():
         answers = iter(loader)
     try:
-        for task, ready, refusal in answers:
-            if refusal is not None:
-                raise SDAError(refusal)
-            yield task, ready
+        try:
+            for task, ready, refusal in answers:
+                if refusal is not None:
+                    raise SDAError(refusal)
+                yield task, ready
+        finally:
+            answers._shutdown_workers()  # at once: a traceback would keep the iterator alive, and them with it
     except (RuntimeError, ConnectionError, EOFError) as error:
         # Which of them says that a worker is gone depends on what it was about to hand over.
         if isinstance(error, RuntimeError) and not str(error).startswith("DataLoader worker (pid"):
@@ -60,8 +63,6 @@ def read_ahead(
             "read_workers=0 to do without, or lower what goes through the model at once (align_micro_batch, "
             "embed_batch_tokens), a few of which each holds in memory"
         ) from error
-    finally:
-        answers._shutdown_workers()  # at once: a traceback would keep the iterator alive, and them with it
 
 
 class _Prepared:
