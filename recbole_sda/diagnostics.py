@@ -55,7 +55,7 @@ class Conflict:
         """
         stages = {name: EncoderStages(self.config.replace(adapter=name), catalog) for name in ADAPTERS}
         for adapter_stages in stages.values():
-            adapter_stages.settings.check()
+            adapter_stages.check()
             check_family(adapter_stages.settings.family)
             rows_to_draw(catalog, adapter_stages.settings.alignment())
         settings = {

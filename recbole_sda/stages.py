@@ -26,6 +26,7 @@ from recbole_sda.features.embed import embed_catalog
 from recbole_sda.features.index import build_index
 from recbole_sda.features.ray_embed import RayShardWriter
 from recbole_sda.features.shards import EmbedSettings, ShardWriter
+from recbole_sda.stage_checks import check_stages
 from recbole_sda.stage_settings import MACHINE_KEYS, StageSettings
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class EncoderStages:
 
     def check(self) -> None:
         """Find out, before any work, what cannot work."""
-        self.settings.check()
+        check_stages(self.settings)
         _ = self.older
 
     def adapt(self) -> Path | None:
@@ -67,18 +68,22 @@ class EncoderStages:
 
     def embed(self) -> Path:
         """Stage 2: the folder of the catalogue's feature store; trains the adapter first if need be."""
+        folder = self._stored()
+        if self.config["index"]:
+            self._index(FeatureStore.open(folder))
+        return folder
+
+    def _stored(self) -> Path:
         older, features = self.older, self.settings.features
         if older is not None and is_complete(older, features):
             logger.info("nothing to append to %s", older.path)
             return older.path
         features = features if older is None else appended(features, older)
         folder = self._folder("features", features)
-        if older is None and not folder.is_dir():
+        if not folder.is_dir():
             self.adapt()
         built = build_once(folder, partial(self._embed_catalog, features, older))
         logger.info("%s features %s", "embedded" if built else "reused", folder)
-        if self.config["index"]:
-            self._index(FeatureStore.open(folder))
         return folder
 
     def _index(self, store: FeatureStore) -> None:
@@ -125,7 +130,7 @@ class EncoderStages:
 
     def _load_backbone(self, device: torch.device | None = None) -> Backbone:
         config = self.config
-        return load_backbone(
+        backbone = load_backbone(
             config["backbone"],
             **self.settings.source,
             **{name: config[name] for name in ("min_pixels", "max_pixels")},
@@ -135,6 +140,10 @@ class EncoderStages:
             kinds=self.catalog.kinds,
             device=device or config["device"],
         )
+        for modality, kind in self.catalog.kinds.items():
+            if kind != "text":
+                backbone.collator.check_sizes(modality, self.catalog.sizes(modality))
+        return backbone
 
     def _new_adapter_backbone(self, device: torch.device | None = None) -> Backbone:
         torch.manual_seed(self.config["seed"])

@@ -1,6 +1,7 @@
 """What most tests share: a small drawn catalogue, the paper's prompts, the built-in backbone."""
 
 import os
+import sys
 
 # Before torch and the hub's client read them, and for the processes that tests start. On tensors this small a
 # second thread costs more than it brings, and sums come out in one order.
@@ -78,6 +79,16 @@ def tiny() -> Backbone:
     return load_backbone("tiny", **LOADING)
 
 
+@pytest.fixture(scope="module")
+def ray_cluster():
+    """Ray on this machine's CPU."""
+    ray = pytest.importorskip("ray")
+    importable = {"PYTHONPATH": os.pathsep.join(sys.path)}  # the tests' own modules, where workers unpickle
+    ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": importable})
+    yield
+    ray.shutdown()
+
+
 def drawn(rows=6, width=5, seed=0, **options) -> list[torch.Tensor]:
     """The same random embeddings of two modalities each time, (rows, width)."""
     generator = torch.Generator().manual_seed(seed)
@@ -100,6 +111,7 @@ def alignment_settings(**values) -> AlignmentSettings:
         "micro_batch": 64,
         "checkpoint_every": 100,
         "trackers": (),
+        "read_workers": 0,
     }
     return AlignmentSettings(**{**defaults, **values})
 

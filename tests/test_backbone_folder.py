@@ -244,8 +244,6 @@ def test_other_folders_are_refused(tmp_path, config, message):
 
 def test_the_identity_of_a_hub_model_holds_the_commit(monkeypatch, tmp_path):
     """A branch moves; what was made of its earlier commit is not what it is now."""
-    from recbole_sda.encoders import source
-
     class Resolved(str):
         resolved = "a" * 40
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,15 +16,6 @@ from recbole_sda.features.shards import EmbedSettings
 from recbole_sda.stages import EncoderStages
 
 SETTINGS = {"adapter": "none", "embed_shard_items": 8, "read_workers": 0}
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray = pytest.importorskip("ray")
-    importable = {"PYTHONPATH": os.pathsep.join(sys.path)}  # this file, whose functions are unpickled
-    ray.init(num_cpus=2, include_dashboard=False, runtime_env={"env_vars": importable})
-    yield
-    ray.shutdown()
 
 
 def stages(catalog, folder, **values) -> EncoderStages:
@@ -55,7 +45,7 @@ def refuses():
 
 
 @pytest.mark.slow
-def test_two_actors_write_the_bytes_of_one_process_though_one_dies(catalog, tmp_path, cluster, monkeypatch):
+def test_two_actors_write_the_bytes_of_one_process_though_one_dies(catalog, tmp_path, ray_cluster, monkeypatch):
     alone = stages(catalog, tmp_path / "alone").embed()
     on_ray = stages(catalog, tmp_path / "ray", embed_workers=2)
     (tmp_path / "ray").mkdir()
@@ -69,7 +59,7 @@ def _dying_writer(load_backbone, *args, folder, **kwargs):
 
 
 @pytest.mark.slow
-def test_an_embedding_begun_here_goes_on_under_ray(catalog, tmp_path, cluster, monkeypatch):
+def test_an_embedding_begun_here_goes_on_under_ray(catalog, tmp_path, ray_cluster, monkeypatch):
     alone = stages(catalog, tmp_path / "alone").embed()
     write_part, written = shards.write_part, []
 
@@ -100,7 +90,7 @@ def test_an_embedding_begun_here_goes_on_under_ray(catalog, tmp_path, cluster, m
 
 
 @pytest.mark.slow
-def test_a_mistake_reaches_the_caller_and_too_few_cpus_are_named(catalog, tmp_path, cluster):
+def test_a_mistake_reaches_the_caller_and_too_few_cpus_are_named(catalog, tmp_path, ray_cluster):
     settings = EmbedSettings(batch_tokens=512, shard_items=8, read_workers=0, dtype="float32")
     rows = catalog.present("text").nonzero()[0]
 
@@ -110,6 +100,6 @@ def test_a_mistake_reaches_the_caller_and_too_few_cpus_are_named(catalog, tmp_pa
 
     with pytest.raises(SDAError, match="is not there on this machine"):
         entries(refuses, 1)
-    with pytest.raises(SDAError, match="embed_workers=99 takes a CPU each, and Ray has 2; lower embed_workers"):
+    with pytest.raises(SDAError, match="embed_workers=99 takes a CPU each, and Ray has 4; lower embed_workers"):
         entries(refuses, 99)
 

@@ -46,7 +46,7 @@ def run(name: str, folder: Path, open_catalog, **values) -> dict:
     )  # fmt: skip
     began = time.monotonic()
     stages = EncoderStages(config, catalog)
-    stages.settings.check()
+    stages.check()
     adapter = read_manifest(stages.adapt())
     store = FeatureStore.open(stages.embed(), verify=True)
     plain = PlainConfig(**{**config.final_config_dict, "adapter": "none"})

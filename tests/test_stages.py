@@ -203,7 +203,7 @@ def test_one_modality_does_not_depend_on_the_others_pass(digests, modality, keys
 
 def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
     def check(catalog=catalog, **values):
-        EncoderStages(PlainConfig(**values), catalog).settings.check()
+        EncoderStages(PlainConfig(**values), catalog).check()
 
     check()
     check(**ZERO_SHOT)
@@ -244,9 +244,9 @@ def test_check_finds_what_cannot_run(catalog, demo_folder, tmp_path):
 def test_processes_of_a_launcher_are_refused(catalog, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     with pytest.raises(SDAError, match=r"WORLD_SIZE=4: .*start one and say --align_workers=4"):
-        EncoderStages(PlainConfig(), catalog).settings.check()
+        EncoderStages(PlainConfig(), catalog).check()
     monkeypatch.setenv("WORLD_SIZE", "1")
-    EncoderStages(PlainConfig(), catalog).settings.check()
+    EncoderStages(PlainConfig(), catalog).check()
 
 
 # the stages

@@ -79,7 +79,7 @@ class ItemEncoder:
         try:
             if not base:
                 return self._embed(rows)
-            with self.backbone.model.disable_adapter():
+            with self.backbone.before_adaptation():
                 return self._embed(rows)
         finally:
             self.backbone.train(training)

@@ -39,7 +39,7 @@ class AlignmentSettings:
     micro_batch: int
     checkpoint_every: int
     trackers: tuple[str, ...]
-    read_workers: int = 0
+    read_workers: int
 
     def learning_rate_at(self, step: int) -> float:
         """Of the ``step``-th optimizer step; the first is 1."""

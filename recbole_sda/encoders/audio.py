@@ -17,6 +17,20 @@ def resampled_length(samples: int, rate: int, extractor) -> int:
     return max(-(-samples * extractor.sampling_rate // rate), least_samples(extractor))
 
 
+def check_lengths(sizes: np.ndarray, extractor) -> None:
+    """Args: sizes: (n, 2): samples and rate of each recording.
+
+    Raises:
+        SDAError: one is longer than the extractor takes, which would cut it unsaid.
+    """
+    longest = max((samples / rate for samples, rate in sizes.tolist() if rate), default=0)
+    if longest > extractor.chunk_length:
+        raise SDAError(
+            f"a recording of {longest:.1f} seconds is longer than the {extractor.chunk_length} that "
+            f"this backbone takes; set max_audio_seconds={extractor.chunk_length} or less"
+        )
+
+
 def resample(samples: np.ndarray, rate: int, extractor) -> np.ndarray:
     """The recording at the extractor's rate; a very short one goes on in silence.
 
@@ -25,13 +39,9 @@ def resample(samples: np.ndarray, rate: int, extractor) -> np.ndarray:
         rate: samples a second.
 
     Raises:
-        SDAError: longer than the extractor takes, which would cut it unsaid.
+        SDAError: see :func:`check_lengths`.
     """
-    if len(samples) > extractor.chunk_length * rate:
-        raise SDAError(
-            f"a recording of {len(samples) / rate:.1f} seconds is longer than the {extractor.chunk_length} that "
-            f"this backbone takes; set max_audio_seconds={extractor.chunk_length} or less"
-        )
+    check_lengths(np.array([[len(samples), rate]]), extractor)
     common = gcd(extractor.sampling_rate, rate)
     if rate != extractor.sampling_rate:
         samples = resample_poly(samples, extractor.sampling_rate // common, rate // common).astype(np.float32)

@@ -1,6 +1,8 @@
 """A model as an encoder: items of one modality in, one vector an item out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -32,7 +34,7 @@ class Backbone(nn.Module):
     def __init__(self, model: nn.Module, collator: Collator, pooling: Pooling):
         super().__init__()
         self.model, self.collator = model, collator
-        self.projectors = nn.ModuleDict()
+        self.projectors = self._first_projectors = nn.ModuleDict()
         family = collator.family
         self.pooling = pooling.resolve(family)
         self.hidden_size = family.width
@@ -109,6 +111,18 @@ class Backbone(nn.Module):
         if self.family.shared:  # that of the tokens among which theirs will stand
             scale = float(self._bare().get_input_embeddings().weight.float().square().mean().sqrt())
         self.projectors = new_projectors(widths, self.hidden_size, scale).to(self.device)
+        self._first_projectors = deepcopy(self.projectors).requires_grad_(False)
+
+    @contextmanager
+    def before_adaptation(self) -> Iterator[None]:
+        """Within it, the backbone is as it was: no adapter, and the projectors as they began."""
+        trained = self.projectors
+        self.projectors = self._first_projectors
+        try:
+            with self.model.disable_adapter():
+                yield
+        finally:
+            self.projectors = trained
 
     def _embed_vectors(self, modality: str, inputs: dict[str, Tensor]) -> Tensor:
         vectors, positions = inputs.pop("vectors"), inputs.pop("vector_positions", None)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from recbole_sda.encoders.audio import resample
+from recbole_sda.encoders.audio import check_lengths, resample
 from recbole_sda.encoders.chat import prompt_format
 from recbole_sda.encoders.families import Family
 from recbole_sda.encoders.prompts import Prompts
@@ -95,6 +95,15 @@ class Collator:
             counts += len(self._encode([self.prompt(modality, {})])[0]) - 1  # all but the placeholder
         return counts[which.reshape(-1)]
 
+    def check_sizes(self, modality: str, sizes: np.ndarray) -> None:
+        """Whether the model takes files of these sizes, (n, 2) as for :meth:`count_tokens`.
+
+        Raises:
+            SDAError: a recording is too long.
+        """
+        if check := SIZE_CHECKS.get(self.kinds[modality]):
+            check(self.processor, sizes)
+
     def collate(
         self, modality: str, fields: Sequence[Mapping[str, str]], files: Sequence = ()
     ) -> dict[str, Tensor]:
@@ -179,6 +188,7 @@ def _recordings(processor, files: Sequence) -> dict:
 
 
 READERS = {"image": _pictures, "audio": _recordings}
+SIZE_CHECKS = {"audio": lambda processor, sizes: check_lengths(sizes, processor.feature_extractor)}
 
 
 def _common_end(one: Sequence[int], other: Sequence[int]) -> int:

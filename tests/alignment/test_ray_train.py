@@ -47,17 +47,8 @@ class DiesOnce(EncoderStages):
         super().train_adapter_here(folder, device)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    ray = pytest.importorskip("ray")
-    importable = {"PYTHONPATH": os.pathsep.join(sys.path)}  # this file, where DiesOnce is unpickled
-    ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": importable})
-    yield
-    ray.shutdown()
-
-
 @pytest.mark.slow
-def test_two_workers_train_what_one_process_trains(catalog, tmp_path, cluster):
+def test_two_workers_train_what_one_process_trains(catalog, tmp_path, ray_cluster):
     """One of the workers is killed on the way; both start again from the checkpoint."""
     alone = stages(catalog, tmp_path / "alone").adapt()
     plain = stages(catalog, tmp_path / "ray", align_workers=2)
@@ -82,7 +73,7 @@ def spoiled(tries, device):
 
 
 @pytest.mark.slow
-def test_an_error_in_a_worker_is_the_callers_and_work_is_not_done_again(cluster, tmp_path, monkeypatch):
+def test_an_error_in_a_worker_is_the_callers_and_work_is_not_done_again(ray_cluster, tmp_path, monkeypatch):
     monkeypatch.setattr(ray_train, "MAX_FAILURES", 1)
     work = partial(spoiled, tmp_path / "tries.txt")
     with pytest.raises(SDAError, match=r"^key=1 on cpu; say key=2$"):

@@ -52,6 +52,9 @@ class Towers(nn.Module):
         self.passed.append((modality, len(inputs["values"])))
         return self.model(torch.tanh(self.own[modality](inputs["values"])))
 
+    def before_adaptation(self):
+        return self.model.disable_adapter()
+
 
 class _Adapted(nn.Module):
     base_model = None

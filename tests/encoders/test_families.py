@@ -245,6 +245,10 @@ def test_recordings_longer_than_the_model_hears_are_refused(backbones):
     assert backbones["qwen2_audio"].collate("audio", [{}], [fits])["attention_mask"].sum() > 0
     with pytest.raises(SDAError, match=r"a recording of 2\.0 seconds is longer than the 2 .* max_audio_seconds=2"):
         backbones["qwen2_audio"].collate("audio", [{}], [long])
+    collator = backbones["qwen2_audio"].collator  # before any file is opened, from the sizes alone
+    collator.check_sizes("audio", np.array([[32000, 16000], [0, 0]]))
+    with pytest.raises(SDAError, match=r"a recording of 2\.0 seconds is longer than the 2 .* max_audio_seconds=2"):
+        collator.check_sizes("audio", np.array([[32000, 16000], [0, 0], [32001, 16000]]))
 
 
 def test_a_kind_that_the_family_does_not_read_is_refused(backbones):

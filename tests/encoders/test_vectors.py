@@ -83,6 +83,26 @@ def test_the_projection_ignores_the_scale_of_the_vectors():
     torch.testing.assert_close(project(vectors * 1000 + 7), project(vectors), rtol=1e-3, atol=1e-3)
 
 
+def test_the_backbone_before_adaptation_has_the_projectors_that_it_began_with():
+    """Else the frozen teacher would move with the student."""
+    backbone = adapted(load_backbone("tiny", **LOADING, kinds=KINDS))
+    inputs = backbone.collate("sound", [{}] * 4, VECTORS)
+    began = backbone("sound", inputs).detach()  # a new adapter changes nothing yet
+    with torch.no_grad():
+        for parameter in backbone.projectors.parameters():
+            parameter.add_(0.1)
+    moved = backbone("sound", inputs).detach()
+    assert not torch.allclose(moved, began, rtol=1e-3, atol=1e-3)
+    with torch.no_grad(), backbone.before_adaptation():
+        torch.testing.assert_close(backbone("sound", inputs), began)
+    torch.testing.assert_close(backbone("sound", inputs).detach(), moved)
+    trained = [name for name, parameter in backbone.named_parameters() if parameter.requires_grad]
+    assert [name for name in trained if "projector" in name] == [
+        "projectors.sound_projector.linear.weight",
+        "projectors.sound_projector.linear.bias",
+    ]
+
+
 def test_projectors_are_saved_and_loaded(tmp_path):
     backbone = adapted(load_backbone("tiny", **LOADING, kinds=KINDS))
     save_projectors(backbone.projectors, tmp_path)
