@@ -4,10 +4,21 @@ from recbole_sda import compat
 
 compat.prepare_recbole()
 
+from recbole_sda.model.attach import FeatureSlot, attach_item_features  # noqa: E402
 from recbole_sda.model.item_features import ItemFeatures  # noqa: E402
-from recbole_sda.model.slots import FeatureSlot, attach_item_features, check_model  # noqa: E402
+from recbole_sda.model.slmrec import SLMRec  # noqa: E402
+from recbole_sda.model.slots import SLOTS, check_model  # noqa: E402
 from recbole_sda.model.vbpr import VBPR  # noqa: E402
 
-OWN_MODELS = {"VBPR": VBPR}
+OWN_MODELS = {"SLMRec": SLMRec, "VBPR": VBPR}
 
-__all__ = ["OWN_MODELS", "VBPR", "FeatureSlot", "ItemFeatures", "attach_item_features", "check_model"]
+__all__ = [
+    "OWN_MODELS",
+    "SLOTS",
+    "VBPR",
+    "FeatureSlot",
+    "ItemFeatures",
+    "SLMRec",
+    "attach_item_features",
+    "check_model",
+]

@@ -12,7 +12,7 @@ from recbole.model.loss import BPRLoss
 from recbole.utils import InputType
 from torch import Tensor, nn
 
-from recbole_sda.model.slots import FeatureSlot
+from recbole_sda.model.attach import FeatureSlot
 
 
 class VBPR(GeneralRecommender):
@@ -23,7 +23,10 @@ class VBPR(GeneralRecommender):
 
     trained by BPR with an L2 penalty on the embeddings of the batch. ``item_content`` is E f and
     ``item_content_bias`` is β'ᵀf; both are slots that features fill. Without features the content terms
-    are left out, and with ``use_bias: False`` the bias terms.
+    are left out, and with ``use_bias: False`` the bias terms: then users and items are
+    :math:`p_u = [\gamma_u; \theta_u]` and :math:`q_i = [\gamma_i; E f_i]` and the score is
+    :math:`p_u^\top q_i`. A training step projects the features of its items alone, an evaluation those of the
+    catalogue once.
     """
 
     input_type = InputType.PAIRWISE
@@ -53,42 +56,40 @@ class VBPR(GeneralRecommender):
         factors = self.user_embedding(user)
         return torch.cat([factors, self.user_content(user)], dim=1) if self.has_content else factors
 
-    def item_factors(self, item: Tensor | None) -> tuple[Tensor, Tensor]:
-        """γ_i and E f_i, (B, F), and the bias, (B,), of those items alone; None gives the whole catalogue."""
+    def item_factors(self, item: Tensor) -> Tensor:
+        """(B,) → (B, F): γ_i, and E f_i where there is content; of those items alone."""
+        factors = self.item_embedding(item)
+        return torch.cat([factors, self.item_content(item)], dim=1) if self.has_content else factors
 
-        def rows(table: nn.Module) -> Tensor:
-            return table.weight if item is None else table(item)
-
-        factors, bias = rows(self.item_embedding), torch.zeros((), device=self.item_bias.weight.device)
-        if self.use_bias:
-            bias = rows(self.item_bias).squeeze(1)
-        if self.has_content:
-            factors = torch.cat([factors, rows(self.item_content)], dim=1)
-            bias = bias + rows(self.item_content_bias).squeeze(1) if self.use_bias else bias
-        return factors, bias.expand(len(factors))
+    def biases(self, item: Tensor | None) -> Tensor:
+        """β_i + β'ᵀf_i of those items, (B,), or of the catalogue if None; a 0 without ``use_bias``."""
+        tables = [self.item_bias] if self.use_bias else []
+        tables += [self.item_content_bias] if self.use_bias and self.has_content else []
+        rows = (table.weight if item is None else table(item) for table in tables)
+        return sum((row.squeeze(1) for row in rows), start=self.item_bias.weight.new_zeros(()))
 
     def forward(self, user: Tensor, item: Tensor) -> Tensor:
         """Scores of pairs, (B,)."""
-        factors, bias = self.item_factors(item)
-        return (self.user_factors(user) * factors).sum(dim=1) + bias
+        return (self.user_factors(user) * self.item_factors(item)).sum(dim=1) + self.biases(item)
 
     def calculate_loss(self, interaction):
         user = self.user_factors(interaction[self.USER_ID])
-        positive, positive_bias = self.item_factors(interaction[self.ITEM_ID])
-        negative, negative_bias = self.item_factors(interaction[self.NEG_ITEM_ID])
-        loss = self.loss(
-            (user * positive).sum(dim=1) + positive_bias, (user * negative).sum(dim=1) + negative_bias
-        )
-        looked_up = (user, positive, negative, positive_bias, negative_bias)
-        penalty = sum(values.square().sum() for values in looked_up) / (2 * len(user))
-        return loss + self.reg_weight * penalty
+        item = torch.cat([interaction[self.ITEM_ID], interaction[self.NEG_ITEM_ID]])  # one projection for both
+        factors, bias = self.item_factors(item), self.biases(item)
+        positive, negative = ((user.repeat(2, 1) * factors).sum(dim=1) + bias).chunk(2)
+        penalty = sum(looked_up.square().sum() for looked_up in (user, factors, bias)) / (2 * len(user))
+        return self.loss(positive, negative) + self.reg_weight * penalty
 
     def predict(self, interaction):
         return self.forward(interaction[self.USER_ID], interaction[self.ITEM_ID])
 
     def full_sort_predict(self, interaction):
-        factors, bias = self.item_factors(None)
-        return (self.user_factors(interaction[self.USER_ID]) @ factors.T + bias).view(-1)
+        user = interaction[self.USER_ID]
+        # One product after the other, since to concatenate would copy the catalogue for every batch of users.
+        scores = torch.addmm(self.biases(None), self.user_embedding(user), self.item_embedding.weight.T)
+        if self.has_content:
+            scores.addmm_(self.user_content(user), self.item_content.weight.T)
+        return scores.view(-1)
 
 
 def _xavier_std(rows: int, columns: int) -> float:

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from recbole.data.interaction import Interaction
+from torch import nn
 
 from recbole_sda.model import VBPR, FeatureSlot, ItemFeatures
 
@@ -110,13 +111,42 @@ def _penalty(model, users, positives, negatives):
     return 0.01 * total / (2 * len(users))
 
 
+def test_without_biases_it_is_the_product_of_two_concatenations():
+    """p_u ∈ R^{2d}, q_i = [id_i; W[t_i; v_i] + b], x̂ = p_u · q_i, for two modalities side by side."""
+    model = build(content=False, use_bias=False)
+    features = {name: torch.randn(N_ITEMS, width) for name, width in (("text", 7), ("image", 5))}
+    for values in features.values():
+        values[0] = 0
+    present = {name: torch.arange(N_ITEMS) > 0 for name in features}
+    table = ItemFeatures(features, present, num_embeddings=N_ITEMS, embedding_dim=WIDTH, std=1.0)
+    model.item_content = table
+    nn.init.normal_(table.offset)
+    W = torch.cat([(projection.weight * projection.scale) for projection in table.projection.values()], dim=1)
+    full = model.full_sort_predict(Interaction({"user_id": torch.tensor([2])}))
+    for item in range(1, N_ITEMS):
+        q = torch.cat([features["text"][item], features["image"][item]])
+        q = torch.cat([model.item_embedding.weight[item], W @ q + table.offset])
+        p = torch.cat([model.user_embedding.weight[2], model.user_content.weight[2]])
+        torch.testing.assert_close(full[item], p @ q)
+
+
+def test_a_bias_that_is_switched_off_does_not_score():
+    model = build(use_bias=False).eval()
+    users = Interaction({"user_id": torch.tensor([1])})
+    before = model.full_sort_predict(users).detach()
+    nn.init.normal_(model.item_bias.weight)
+    for parameter in model.item_content_bias.parameters():
+        nn.init.normal_(parameter)
+    assert torch.equal(model.full_sort_predict(users).detach(), before)
+
+
 def test_training_projects_only_the_items_of_the_batch():
     model = build()
     seen = []
     model.item_content.projection["text"].register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     batch = {"user_id": [1, 2], "item_id": [3, 4], "neg_item_id": [5, 6]}
     model.calculate_loss(Interaction({name: torch.tensor(ids) for name, ids in batch.items()}))
-    assert seen == [2, 2]
+    assert seen == [4]
 
 
 def test_the_catalogue_is_projected_once_an_evaluation():
