@@ -2,8 +2,10 @@
 
 from recbole_sda.errors import SDAError
 
+# Keys that a variant leaves out are as the configuration says: `features` runs the user's own.
 VARIANTS = {
     "ids": {"features": "none"},
+    "features": {},
     "zero_shot": {"features": "auto", "adapter": "none"},
     "lora": {"features": "auto", "adapter": "lora", "alignment": "cmsa"},
     "info_nce": {"features": "auto", "adapter": "moda", "alignment": "info_nce"},
@@ -11,13 +13,18 @@ VARIANTS = {
 }
 
 
+def is_own(features: str) -> bool:
+    """Whether ``features`` are the user's own, neither made here nor none."""
+    return features not in ("auto", "none")
+
+
 def variant_name(features: str, adapter: str, alignment: str) -> str:
     """What a run with these keys is called in tables: a variant's name, or its parts."""
-    if features not in ("auto", "none"):
+    if is_own(features):
         return "features"
     for name, keys in VARIANTS.items():
         said = {"features": features, "adapter": adapter, "alignment": alignment}
-        if all(said[key] == value for key, value in keys.items()):
+        if keys and all(said[key] == value for key, value in keys.items()):
             return name
     return f"{adapter}+{alignment}"
 

@@ -273,7 +273,7 @@ def test_provider_gives_torch_a_dtype_that_it_knows(tmp_path):
 
 
 def test_provider_names_the_items_it_does_not_know(store):
-    with pytest.raises(SDAError, match=r"belongs to another catalogue: .* lacks 7 of 8 items") as error:
+    with pytest.raises(SDAError, match=r"lacks 7 of 8 items, the first .*--missing_features=learn") as error:
         FeatureProvider(FeatureStore.open(store), ["a", *(f"z{number}" for number in range(7))])
     message = str(error.value)
     assert str(store) in message

@@ -1,6 +1,6 @@
 """Feature stores out of and into other formats, a chunk of rows at a time, so that size does not matter.
 
-A format is a module with ``write(store, output)`` and ``read(source, ids)``, see :class:`Source`.
+A format is a module with ``read(source, ids)``, see :class:`Source`, and ``write(store, output)``.
 """
 
 import secrets
@@ -14,7 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from recbole_sda.errors import SDAError
-from recbole_sda.features import exchange_npy, exchange_parquet, exchange_safetensors
+from recbole_sda.features import exchange_atomic, exchange_npy, exchange_parquet, exchange_safetensors
 from recbole_sda.features.arrays import array_dtype, create_array
 from recbole_sda.features.exchange_source import Source
 from recbole_sda.features.manifest import MANIFEST, MODALITY
@@ -22,6 +22,7 @@ from recbole_sda.features.store import FeatureStore
 from recbole_sda.features.writing import check_tokens, write_store
 
 FORMATS = {"npy": exchange_npy, "parquet": exchange_parquet, "safetensors": exchange_safetensors}
+READ_FORMATS = {**FORMATS, "atomic": exchange_atomic}
 
 
 def export_store(store: FeatureStore, output: str | Path, *, format: str) -> None:
@@ -33,7 +34,7 @@ def export_store(store: FeatureStore, output: str | Path, *, format: str) -> Non
     Raises:
         SDAError: unknown format, or there is something already.
     """
-    writer = _format(format)
+    writer = _format(format, FORMATS)
     with _whole(Path(output)) as unfinished:
         writer.write(store, unfinished)
 
@@ -52,7 +53,7 @@ def import_store(
     A row that is null, or NaN throughout, is an item without the modality.
 
     Args:
-        source: a folder or an ``.npy`` for ``npy``; a file for ``parquet`` and ``safetensors``.
+        source: a folder or an ``.npy`` for ``npy``; a file for ``parquet``, ``safetensors`` and ``atomic``.
         output: the store's folder.
         dataset: whose items these are; the store then serves that dataset only.
         dtype: of the store; None keeps the source's, and makes float32 of what no store holds.
@@ -62,26 +63,57 @@ def import_store(
         SDAError: nothing there, or pickled; rows that do not fit the items; repeated items; values that are not
             finite or too large for the dtype.
     """
-    source, reader = Path(source), _format(format)
+    source = Path(source)
+    incoming = read_source(source, format=format, ids=Path(ids) if ids is not None else None)
+    with _whole(Path(output)) as folder:
+        folder.mkdir()
+        settings = {"imported": source.name, "format": format}
+        fill_store(folder, source, incoming, settings=settings, dataset=dataset, dtype=dtype)
+    return FeatureStore.open(output)
+
+
+def read_source(source: Path, *, format: str, ids: Path | None = None) -> Source:
+    """What a file or folder in another format holds; its vectors are read when they are asked for.
+
+    Raises:
+        SDAError: nothing there, or pickled; rows that do not fit the items.
+    """
+    reader = _format(format, READ_FORMATS)
     if not source.exists():
         raise SDAError(f"{source} does not exist; it has to hold embeddings as {format}")
     if (source / MANIFEST).exists():
         raise SDAError(f"{source} is a feature store; use it as it is: --features={source}")
-    with _whole(Path(output)) as folder:
-        incoming = reader.read(source, Path(ids) if ids is not None else None)
-        _check(source, incoming)
-        folder.mkdir()
-        dtype = dtype or incoming.dtype
-        presents = {m: _fill(folder / f"{m}.npy", source, incoming, m, dtype) for m in incoming.widths}
-        settings = {"imported": source.name, "format": format}
-        write_store(folder, incoming.tokens, presents, settings=settings, dataset=dataset)
-    return FeatureStore.open(output)
+    return reader.read(source, ids)
 
 
-def _format(name: str) -> ModuleType:
-    if name not in FORMATS:
-        raise SDAError(f"format={name}: choose {', '.join(FORMATS)}")
-    return FORMATS[name]
+def fill_store(
+    folder: Path,
+    source: Path,
+    incoming: Source,
+    *,
+    settings: dict,
+    dataset: str | None = None,
+    dtype: str | None = None,
+    nan_is_missing: bool = True,
+) -> None:
+    """Write a store of ``incoming`` into an empty folder.
+
+    Args:
+        nan_is_missing: a row that is NaN throughout is an item without the modality; otherwise it is refused.
+
+    Raises:
+        SDAError: repeated items; values that are not finite or too large for the dtype.
+    """
+    _check(source, incoming)
+    dtype = dtype or incoming.dtype
+    presents = {m: _fill(folder / f"{m}.npy", source, incoming, m, dtype, nan_is_missing) for m in incoming.widths}
+    write_store(folder, incoming.tokens, presents, settings=settings, dataset=dataset)
+
+
+def _format(name: str, formats: dict[str, ModuleType]) -> ModuleType:
+    if name not in formats:
+        raise SDAError(f"format={name}: choose {', '.join(formats)}")
+    return formats[name]
 
 
 def _check(source: Path, incoming: Source) -> None:
@@ -95,25 +127,29 @@ def _check(source: Path, incoming: Source) -> None:
             raise SDAError(f"{source}: the vectors of {modality} have no values")
 
 
-def _fill(path: Path, source: Path, incoming: Source, modality: str, dtype: str) -> np.ndarray:
+def _fill(
+    path: Path, source: Path, incoming: Source, modality: str, dtype: str, nan_is_missing: bool
+) -> np.ndarray:
     """Write one modality's values. Returns: (items,) bool, present."""
     items, stored = len(incoming.tokens), array_dtype(dtype)
     largest = float(ml_dtypes.finfo(stored).max)
     values = create_array(path, dtype=stored, shape=(items, incoming.widths[modality]))
-    present = np.zeros(items, dtype=bool)
+    present, broken = np.zeros(items, dtype=bool), np.zeros(items, dtype=bool)
     for rows, given, has in incoming.chunks(modality):
         with np.errstate(over="ignore"):  # found below
             given = given.astype(np.float32)
-        has = has & ~np.isnan(given).all(axis=1)
-        broken = np.flatnonzero(has & ~(np.abs(given) <= largest).all(axis=1))
-        if len(broken):
-            raise SDAError(
-                f"{source}: {modality} of item {incoming.tokens[rows.start + broken[0]]!r} is not finite, or too "
-                f"large for {dtype}"
-            )
-        values[rows][has] = given[has].astype(stored)
+        if nan_is_missing:
+            has = has & ~np.isnan(given).all(axis=1)
+        finite = (np.abs(given) <= largest).all(axis=1)  # of NaN it is not
+        broken[rows] = has & ~finite
         present[rows] = has
+        values[rows][has & finite] = given[has & finite].astype(stored)
     values.flush()
+    if broken.any():
+        raise SDAError(
+            f"{source}: {modality} of {broken.sum():,} of {items:,} items is not finite, or too large for {dtype}"
+            f", the first {incoming.tokens[broken.argmax()]!r}. Mend these rows, or leave them out"
+        )
     return present
 
 

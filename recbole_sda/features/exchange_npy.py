@@ -6,7 +6,8 @@
              image_feat.npy      (items, width) float32; 0 where missing
              image_present.npy   (items,) bool, which MMRec does not read; without it, rows of NaN are missing
 
-Any other ``.npy`` is read as well, with its items in ``items.txt`` beside it, one a line.
+Any other ``.npy`` is read as well, with its items beside it: ``<name>.items.txt``, one a line,
+``<name>.items.npy``, texts or whole numbers, or ``items.txt`` for all in the folder.
 """
 
 import csv
@@ -30,6 +31,7 @@ from recbole_sda.features.manifest import ITEMS
 from recbole_sda.features.store import FeatureStore
 
 FEATURES, PRESENT = "_feat", "_present"
+OWN_IDS = (".items.txt", ".items.npy")
 
 
 def write(store: FeatureStore, output: Path) -> None:
@@ -51,10 +53,7 @@ def read(source: Path, ids: Path | None) -> Source:
     """Args: source: a folder, or one ``.npy``. ids: the file that names the items, if it is not beside it."""
     folder = source if source.is_dir() else source.parent
     paths = _modalities(sorted(source.glob("*.npy")) if source.is_dir() else [source])
-    beside = [path for path in (folder / MAPPING, folder / ITEMS) if path.is_file()]
-    if ids is None and not beside:
-        raise SDAError(f"{folder} has neither {MAPPING} nor {ITEMS}: name the items by --ids=FILE, one a line")
-    ids = ids or beside[0]
+    ids = ids or _ids_beside(source)
     tokens = read_ids(ids)
     arrays = {modality: open_array(path) for modality, path in paths.items()}
     for modality, array in arrays.items():
@@ -76,13 +75,36 @@ def read(source: Path, ids: Path | None) -> Source:
     )
 
 
+def companions(source: Path) -> list[Path]:
+    """The files beside one ``.npy`` that are read with it."""
+    present = source.with_name(f"{_modality(source)}{PRESENT}.npy")
+    return [_ids_beside(source), *([present] if present.is_file() else [])]
+
+
+def _ids_beside(source: Path) -> Path:
+    folder = source if source.is_dir() else source.parent
+    own = [] if source.is_dir() else [source.with_name(f"{source.stem}{suffix}") for suffix in OWN_IDS]
+    known = [*own, folder / MAPPING, folder / ITEMS]
+    for path in known:
+        if path.is_file():
+            return path
+    raise SDAError(
+        f"{source} does not say which item a row is, and rows are never taken by position: put the items, one a "
+        f"line, into {known[0] if own else known[-1]}, or `import` it with --ids=FILE"
+    )
+
+
+def _modality(path: Path) -> str:
+    return path.stem.removesuffix(FEATURES)
+
+
 def _modalities(files: list[Path]) -> dict[str, Path]:
     paths: dict[str, Path] = {}
     for path in files:
-        modality = path.stem.removesuffix(FEATURES)
+        modality = _modality(path)
         if modality in paths:
             raise SDAError(f"{path} and {paths[modality].name} are both {modality}; leave one")
-        if not modality.endswith(PRESENT):
+        if not path.name.endswith((f"{PRESENT}.npy", *OWN_IDS)):
             paths[modality] = path
     return paths
 

@@ -1,6 +1,7 @@
 """Embeddings as a parquet table: ``item_id``, and a column of float32 lists a modality, null where missing.
 
-Written and read a row group at a time. The lists of others need not have a fixed size in the schema.
+Written and read a row group at a time. The lists of others need not have a fixed size in the schema, and their
+column of items may have another name if no other can be meant.
 """
 
 import logging
@@ -43,16 +44,15 @@ def write(store: FeatureStore, output: Path) -> None:
 def read(source: Path, ids: Path | None) -> Source:
     parquet, pa = extra("pyarrow.parquet", "parquet"), extra("pyarrow", "parquet")
     if ids is not None:
-        raise SDAError(f"{source} names its items in its column {ITEM}; leave out --ids")
+        raise SDAError(f"{source} names its items in a column of its own; leave out --ids")
     try:
         file = parquet.ParquetFile(source)
     except (pa.ArrowException, OSError) as error:
         raise SDAError(f"{source} cannot be read as parquet: {error}") from error
     schema = file.schema_arrow
-    if ITEM not in schema.names:
-        raise SDAError(f"{source} has columns {', '.join(schema.names)}; {ITEM} is needed")
+    item = _item_column(pa, schema, source)
     modalities = [field.name for field in schema if _is_vector(pa, field.type)]
-    if other := set(schema.names) - {ITEM, *modalities}:
+    if other := set(schema.names) - {item, *modalities}:
         logger.warning(
             "%s: columns that are no lists of numbers are left out: %s", source, ", ".join(sorted(other))
         )
@@ -71,7 +71,24 @@ def read(source: Path, ids: Path | None) -> Source:
             yield slice(start, start + len(column)), values, here
             start += len(column)
 
-    return Source(tokens=_tokens(file, source), widths=widths, dtype=_dtype(schema), chunks=chunks)
+    dtype = _dtype(schema, modalities)
+    return Source(tokens=_tokens(file, item, source), widths=widths, dtype=dtype, chunks=chunks)
+
+
+def _item_column(pa, schema, source: Path) -> str:
+    """``item_id``, or the only column that can name items."""
+    types = pa.types
+    names = (types.is_string, types.is_large_string, types.is_string_view, types.is_dictionary, types.is_integer)
+    able = [field.name for field in schema if any(can(field.type) for can in names)]
+    if ITEM in schema.names:
+        return ITEM
+    if len(able) == 1:
+        return able[0]
+    found = f"{', '.join(able)} could all be it" if able else "none holds texts or whole numbers"
+    raise SDAError(
+        f"{source} has columns {', '.join(schema.names)}: which one names the items is not clear ({found}); "
+        f"call it {ITEM}"
+    )
 
 
 def _is_vector(pa, kind) -> bool:
@@ -105,15 +122,18 @@ def _width(file, field, source: Path) -> int:
     raise SDAError(f"{source}: {field.name} has no vector at all; leave the column out")
 
 
-def _tokens(file, source: Path) -> list[str]:
+def _tokens(file, item: str, source: Path) -> list[str]:
     tokens: list[str] = []
-    for column in _columns(file, ITEM, SEARCH_ROWS * 64, source):
+    for column in _columns(file, item, SEARCH_ROWS * 64, source):
         if column.null_count:
-            raise SDAError(f"{source} has rows without {ITEM}")
+            raise SDAError(f"{source} has rows without {item}")
         tokens += map(str, column.to_pylist())
     return tokens
 
 
-def _dtype(schema) -> str:
+def _dtype(schema, modalities: list[str]) -> str:
     stored = (schema.metadata or {}).get(DTYPE, b"").decode(errors="replace")
-    return stored if stored in DTYPES else "float32"
+    if stored in DTYPES:
+        return stored
+    halves = {str(schema.field(modality).type.value_type) == "halffloat" for modality in modalities}
+    return "float16" if halves == {True} else "float32"

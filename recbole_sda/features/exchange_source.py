@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_sda.errors import SDAError
-from recbole_sda.features.arrays import BFLOAT16, DTYPES
+from recbole_sda.features.arrays import BFLOAT16, DTYPES, open_array
 
 MAPPING = "i_id_mapping.csv"  # MMRec's
 MAPPING_TOKEN, MAPPING_ID = "asin", "itemID"
@@ -32,11 +33,31 @@ class Source:
     dtype: str
     chunks: Callable[[str], Iterator[tuple[slice, np.ndarray, np.ndarray]]]
 
+    def with_valid_names(self) -> "Source":
+        """The same with names of modalities that a configuration can say, see :func:`modality_name`.
+
+        Raises:
+            SDAError: two become one.
+        """
+        name_of = {modality_name(name): name for name in self.widths}
+        if len(name_of) < len(self.widths):
+            raise SDAError(f"{', '.join(self.widths)} are too much alike as names of modalities; rename them")
+        widths = {name: self.widths[given] for name, given in name_of.items()}
+        return Source(self.tokens, widths, self.dtype, lambda name: self.chunks(name_of[name]))
+
+
+def modality_name(text: str) -> str:
+    """``text`` in small letters, digits and _, from a letter on: ``CLIP-L.v2`` is ``clip_l_v2``."""
+    name = re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")
+    return name if name[:1].isalpha() else f"features_{name}".rstrip("_")
+
 
 def read_ids(path: Path) -> list[str]:
-    """Item tokens in row order, from a text file with one a line or from MMRec's mapping (``.csv``)."""
+    """Item tokens in row order: text with one a line, ``.npy`` of texts or whole numbers, or MMRec's ``.csv``."""
     if not path.is_file():
         raise SDAError(f"{path} does not exist; it has to name the item of every row, one a line")
+    if path.suffix == ".npy":
+        return _ids_of_array(path)
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -60,6 +81,13 @@ def common_dtype(dtypes: Iterable[str]) -> str:
     """The dtype that holds all of them."""
     dtypes = set(dtypes)
     return dtypes.pop() if len(dtypes) == 1 else "float32"
+
+
+def _ids_of_array(path: Path) -> list[str]:
+    ids = open_array(path)
+    if ids.ndim != 1 or ids.dtype.kind not in "Uiu":
+        raise SDAError(f"{path} is {ids.shape} {ids.dtype}; one item a row is needed, as texts or whole numbers")
+    return list(map(str, ids.tolist()))
 
 
 def _mapped_ids(path: Path, text: str) -> list[str]:

@@ -80,6 +80,11 @@ class FeatureStore:
         return tuple(self.manifest["modalities"])
 
     @property
+    def origin(self) -> str:
+        """What its user knows it by: the file that it was imported from, or its folder."""
+        return str(self.manifest["settings"].get("imported", self.path))
+
+    @property
     def dtype(self) -> np.dtype:
         """Of the stored values."""
         return array_dtype(self.manifest["dtype"])
@@ -110,14 +115,19 @@ class FeatureStore:
         Raises:
             SDAError: the store lacks some; it names the first few and how many.
         """
-        row_of = self._row_of
-        unknown = [token for token in tokens if token not in row_of]
-        if unknown:
+        rows = self.find(tokens)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
             raise SDAError(
                 f"{self.path} lacks {len(unknown)} of {len(tokens)} items, the first "
-                f"{', '.join(map(repr, unknown[:NAMED]))}"
+                f"{', '.join(repr(tokens[i]) for i in unknown[:NAMED])}"
             )
-        return np.fromiter((row_of[token] for token in tokens), dtype=np.int64, count=len(tokens))
+        return rows
+
+    def find(self, tokens: Sequence[str]) -> np.ndarray:
+        """(n,) int64: the row of each item, −1 for items that the store lacks."""
+        row_of = self._row_of
+        return np.fromiter((row_of.get(token, -1) for token in tokens), dtype=np.int64, count=len(tokens))
 
     def get(self, modality: str, tokens: Sequence[str]) -> np.ndarray:
         """(n, width) float32: these items' embeddings; 0 where missing, see :meth:`present`."""

@@ -208,9 +208,9 @@ def refuse(source, match, **options):
         (np.array([["x"], ["y"], ["z"]]), "not real numbers"),
         (np.ones((3, 2), dtype=bool), "holds bool, not real numbers"),
         (np.ones((3, 2), dtype=complex), "holds complex128, not real numbers"),
-        (np.array([[1, 2], [np.nan, 1], [1, 1]]), "image of item 'b' is not finite"),
-        (np.array([[1, 2], [1, 1], [1, -np.inf]]), "image of item 'c' is not finite"),
-        (np.array([[1e39, 2], [1, 1], [1, 1]]), "image of item 'a' is not finite, or too large for float32"),
+        (np.array([[1, 2], [np.nan, 1], [1, 1]]), "image of 1 of 3 items is not finite.*, the first 'b'"),
+        (np.array([[1, 2], [1, np.nan], [1, -np.inf]]), "image of 2 of 3 items is not finite.*, the first 'b'"),
+        (np.array([[1e39, 2], [1, 1], [1, 1]]), "1 of 3 items is not finite, or too large for float32.* 'a'"),
     ],
 )
 def test_bad_arrays_are_refused(tmp_path, values, message):
@@ -219,7 +219,7 @@ def test_bad_arrays_are_refused(tmp_path, values, message):
 
 def test_values_too_large_for_the_dtype_are_refused(tmp_path):
     source = foreign(tmp_path / "in", np.array([[1.0], [65504], [65505]]))
-    refuse(source, "item 'c' is not finite, or too large for float16", dtype="float16")
+    refuse(source, "1 of 3 items is not finite, or too large for float16, the first 'c'", dtype="float16")
     assert import_store(source, tmp_path / "out", format="npy").get("image", ["c"]) == 65505
     refuse(source, "feature_dtype=int8: choose float16", dtype="int8")
 
@@ -245,7 +245,7 @@ def test_pickles_are_refused_unrun(tmp_path):
     [
         ("a\nb\na\n", "item 'a' is there twice; 1 identifiers are repeated"),
         ("a\nb\n", "names 2 items"),
-        (None, "neither i_id_mapping.csv nor items.txt: name the items by --ids"),
+        (None, "does not say which item a row is, .* into .*items.txt, or `import` it with --ids"),
     ],
 )
 def test_bad_ids_are_refused(tmp_path, ids, message):
@@ -295,8 +295,10 @@ def test_bad_parquet_is_refused(tmp_path):
 
     (path).write_bytes(b"PAR1 nothing")
     refuse(path, "cannot be read as parquet", format="parquet")
-    write(id=["a"], image=[[1.0]])
-    refuse(path, "has columns id, image; item_id is needed", format="parquet")
+    write(id=["a"], title=["b"], image=[[1.0]])
+    refuse(path, r"names the items is not clear \(id, title could all be it\); call it item_id", format="parquet")
+    write(price=[1.5], image=[[1.0]])
+    refuse(path, "not clear .none holds texts or whole numbers.; call it item_id", format="parquet")
     write(item_id=["a", None], image=[[1.0], [2.0]])
     refuse(path, "has rows without item_id", format="parquet")
     write(item_id=["a", "b"], image=[[1.0, 2.0], [2.0]])
@@ -304,7 +306,7 @@ def test_bad_parquet_is_refused(tmp_path):
     write(item_id=["a", "b"], image=pa.array([None, None], pa.list_(pa.float32())))
     refuse(path, "image has no vector at all", format="parquet")
     write(item_id=["a", "b"], image=[[1.0, 2.0], [2.0, None]])
-    refuse(path, "image of item 'b' is not finite", format="parquet")
+    refuse(path, "image of 1 of 2 items is not finite.*, the first 'b'", format="parquet")
     write(item_id=["a", "a"], image=[[1.0], [2.0]])
     refuse(path, "'a' is there twice", format="parquet")
     refuse(path, "leave out --ids", format="parquet", ids=path)
