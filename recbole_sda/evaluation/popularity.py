@@ -5,15 +5,6 @@ import math
 import numpy as np
 
 
-def tail_of(config, train_data) -> np.ndarray:
-    """Mask of the tail items, (n_items,) bool, as the configuration defines them."""
-    return tail_items(
-        training_popularity(train_data._dataset),
-        head_share=config["tail_head_share"],
-        max_popularity=config["tail_max_popularity"],
-    )
-
-
 def training_popularity(train_dataset) -> np.ndarray:
     """Training interactions of each item, padding at 0; (n_items,) int64.
 
