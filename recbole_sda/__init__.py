@@ -6,7 +6,7 @@ Importing this package imports neither RecBole nor torch; the functions below do
 from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "adapt", "diagnose", "embed", "load", "run"]
+__all__ = ["__version__", "adapt", "diagnose", "embed", "item_embeddings", "load", "run", "top_k"]
 
 
 def run(model=None, dataset=None, config_dict=None, config_file_list=None) -> dict:
@@ -37,8 +37,22 @@ def diagnose(what, dataset=None, config_dict=None, config_file_list=None) -> dic
     return pipeline.diagnose(what, dataset, config_dict, config_file_list)
 
 
-def load(checkpoint) -> tuple:
-    """A trained recommender from its checkpoint; see :func:`recbole_sda.recommend.load`."""
-    from recbole_sda import recommend
+def load(checkpoint, *, features=None, data_path=None) -> tuple:
+    """A trained recommender from its checkpoint; see :func:`recbole_sda.loading.load`."""
+    from recbole_sda import loading
 
-    return recommend.load(checkpoint)
+    return loading.load(checkpoint, features=features, data_path=data_path)
+
+
+def top_k(recommender, users=None, *, k=10, exclude_history=True, batch_users=None):
+    """The best items for users, as a table; see :func:`recbole_sda.serving.top_k`."""
+    from recbole_sda import serving
+
+    return serving.top_k(recommender, users, k=k, exclude_history=exclude_history, batch_users=batch_users)
+
+
+def item_embeddings(recommender) -> tuple:
+    """What a trained recommender knows of each item; see :func:`recbole_sda.serving.item_embeddings`."""
+    from recbole_sda import serving
+
+    return serving.item_embeddings(recommender)

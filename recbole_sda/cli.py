@@ -11,7 +11,7 @@ from recbole_sda.store_commands import STORE_COMMANDS, run_store_command
 
 USAGE = """\
 python run_recbole_sda.py [run|adapt|embed|diagnose WHAT] --model=MODEL --dataset=DATASET [--key=value …]
-python run_recbole_sda.py export|import|verify|nearest PATH [--key=value …]
+python run_recbole_sda.py export|import|verify|nearest|recommend PATH [--key=value …]
 
   run      adapt, embed, recommend, and print a table (the default)
   adapt    train the adapter alone            embed    train it if need be and embed the catalogue
@@ -22,6 +22,9 @@ python run_recbole_sda.py export|import|verify|nearest PATH [--key=value …]
          [--ids=FILE --dataset=NAME --dtype=float16]
   verify STORE                                                    compare every file with its checksum
   nearest STORE --modality=image --items=a,b --k=10               neighbours; needs `embed --index`
+  export CHECKPOINT.pth --output=PATH --format=…                  a trained recommender's item embeddings
+  recommend CHECKPOINT.pth --users=a,b --k=10                     the best items for users, or --users=all
+         [--output=FILE.json|.jsonl|.parquet --exclude_history=False --features=PATH --data_path=FOLDER]
 
   --config_files=a.yaml,b.yaml   more configuration, the command line wins
   --dataset=demo                 the built-in catalogue; any other name is a folder under dataset/

@@ -30,9 +30,11 @@ from recbole_sda.model import OWN_MODELS  # noqa: E402
 
 # Keys that RecBole reads but that stand in none of its YAML files.
 RECBOLE_UNLISTED = (
-    "config_files dataset encoding eta feature_num has_residual ip local_rank model nproc norm offset port "
-    "sim tail_ratio token_num_threshold use_filter world_size xgb_early_stopping_rounds"
+    "config_files dataset encoding eta feature_num has_residual model norm sim tail_ratio token_num_threshold "
+    "use_filter xgb_early_stopping_rounds"
 )
+# By which RecBole joins processes; here Ray does.
+JOINING = ("ip", "local_rank", "offset", "port", "world_size")
 
 NULLS = ("", "~", "null", "None")
 _EXAMPLES = {"model": "--model=SASRec", "dataset": "--dataset=demo"}
@@ -47,6 +49,7 @@ class SDAConfig(Config):
         config_file_list: YAML files.
         config_dict: over the files; strings are read as YAML, never evaluated.
         argv: ``--key=value`` arguments, over everything else. A library call reads no command line.
+        one_of_several: other models run beside this one and may be meant by a key that this one does not read.
 
     Raises:
         SDAError: unknown model, unknown key (with the nearest known one), bad or contradicting values.
@@ -60,8 +63,10 @@ class SDAConfig(Config):
         config_dict: dict | None = None,
         *,
         argv: Sequence[str] = (),
+        one_of_several: bool = False,
     ):
         self._argv = list(argv)
+        self._one_of_several = one_of_several
         register_metrics()
         try:
             super().__init__(model, dataset, config_file_list, config_dict)
@@ -70,6 +75,8 @@ class SDAConfig(Config):
         except (ValueError, TypeError, NotImplementedError, RuntimeError) as error:
             raise SDAError(f"RecBole refuses this configuration: {error}") from error
         check_values(self)
+        if hasattr(self.model_class, "check_config"):
+            self.model_class.check_config(self)
 
     def replace(self, **values) -> "SDAConfig":
         """A copy with other values, for the variants of a comparison."""
@@ -77,6 +84,18 @@ class SDAConfig(Config):
         other.final_config_dict.update(values)
         check_values(other)
         return other
+
+    def __getstate__(self) -> dict:
+        """For another process, which finds the model by its name: importing it needs the care of `find_model`."""
+        return {**self.__dict__, "model_class": None}
+
+    def __setstate__(self, state: dict) -> None:
+        register_metrics()
+        self.__dict__ = {**state, "model_class": find_model(state["model"])}
+
+    @property
+    def unused_typed_keys(self) -> list[str]:
+        return [key for key in self.unused_keys if key in self.cmd_config_dict]
 
     def chosen(self, key: str) -> bool:
         """Whether the user or a file of the model's or dataset's said it: no mere default."""
@@ -146,9 +165,9 @@ class SDAConfig(Config):
         _check_known(self.external_config_dict, "")
         read = {*recbole_keys, *self.internal_config_dict, *_always_known()}
         self.unused_keys = sorted(set(self.external_config_dict) - read)
-        for key in self.unused_keys:
+        for key in self.unused_typed_keys:
             # A file may serve several models; what is typed for this run must matter to it.
-            if key in self.cmd_config_dict:
+            if not self._one_of_several:
                 raise SDAError(f"key {key!r} is of other models, {model} does not read it; {_nearest(key, read)}")
         self._settle_negative_sampling()
 
@@ -202,6 +221,8 @@ def _always_known() -> set[str]:
 
 def _check_known(values: dict, where: str) -> None:
     for key in values:
+        if key in JOINING:
+            raise SDAError(f"{where}key {key!r} is not needed: Ray joins the processes; say --nproc=N alone")
         if key not in known_keys():
             raise SDAError(f"{where}key {key!r} is unknown; {_nearest(key, known_keys())}")
 

@@ -1,13 +1,16 @@
 """The checks of our keys: each error names the key, what was found, and the remedy."""
 
+import difflib
 import re
 from collections.abc import Mapping
 
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 
 from recbole_sda.errors import SDAError
+from recbole_sda.evaluation import known_metrics
+from recbole_sda.evaluation.candidates import NEGATIVES
 from recbole_sda.key_kinds import check_kinds, keys_of_type
-from recbole_sda.variants import VARIANTS, check_names
+from recbole_sda.variants import VARIANTS, check_names, is_own
 
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 # Names become names of files and of keys.
@@ -24,6 +27,8 @@ def check_values(config) -> None:
     values = config.final_config_dict
     for key in keys_of_type("list"):
         values[key] = _names(key, values[key])
+    for key in keys_of_type("ints"):
+        values[key] = _whole_numbers(key, values[key])
     check_kinds(values)
     _check_modalities(config)
     values["align_trackers"] = values["align_trackers"] or []
@@ -36,10 +41,10 @@ def check_values(config) -> None:
             f"num_experts={values['num_experts']} does not divide lora_r={values['lora_r']}; "
             f"choose one of {', '.join(map(str, divisors))}"
         )
-    if values["fusion"] == "sum" and values["feature_reduction"] == "pca":
+    if values["fusion"] == "sum" and values["feature_reduction"] != "none":
         raise SDAError(
-            "fusion=sum adds the modalities' coordinates, and feature_reduction=pca gives each modality its own; "
-            "use fusion=concat or feature_reduction=none"
+            f"fusion=sum adds the modalities' coordinates, and feature_reduction={values['feature_reduction']} "
+            "gives each modality its own; use fusion=concat, gated or attention, or feature_reduction=none"
         )
     if values["min_pixels"] > values["max_pixels"]:
         raise SDAError(f"min_pixels={values['min_pixels']} is above max_pixels={values['max_pixels']}")
@@ -49,17 +54,24 @@ def check_values(config) -> None:
             f"{values['pooling_last_layers']} averages several; leave one of them out"
         )
     _check_valid_metric(values)
+    _check_candidates(values)
 
 
 def check_metrics(values: dict) -> None:
     """Check and settle what RecBole, which crashes on other kinds, reads next.
 
     Raises:
-        SDAError: ``metrics`` are not names, ``valid_metric`` is none.
+        SDAError: ``metrics`` are not names or not known, ``valid_metric`` is none.
     """
     values["metrics"] = _names("metrics", values["metrics"])
     if not values["metrics"]:
         raise SDAError(f"metrics={values['metrics']!r} names none; choose some, for example Hit,NDCG")
+    known = {name.lower(): name for name in known_metrics()}
+    for name in values["metrics"]:
+        if name.lower() not in known:
+            near = [known[n] for n in difflib.get_close_matches(name.lower(), known, n=3)]
+            remedy = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(known.values())}"
+            raise SDAError(f"metrics: {name!r} is unknown; {remedy}")
     if not isinstance(values["valid_metric"], str):
         raise SDAError(f"valid_metric={values['valid_metric']!r} is no metric; choose one, for example NDCG@10")
 
@@ -106,11 +118,20 @@ def _check_contradictions(config) -> None:
     values = config.final_config_dict
     if not values["compare"]:
         return
+    features = {**config.internal_config_dict, **config.external_config_dict}["features"]  # before any variant's
+    owns = "features" in values["compare"]
+    if owns and not is_own(features):
+        raise SDAError(
+            f"compare={','.join(values['compare'])} runs features of your own, and features={features}; name "
+            "them: --features=FOLDER_OR_FILE"
+        )
     said = [key for key in ("features", "adapter", "alignment") if config.given(key)]
+    said = [key for key in said if not (owns and key == "features")]
     if said:
+        remedy = ", or add features to compare" if said[0] == "features" and is_own(features) else ""
         raise SDAError(
             f"compare={','.join(values['compare'])} sets {said[0]} itself, and {said[0]}={values[said[0]]} "
-            "was given too; leave one of them out"
+            f"was given too; leave one of them out{remedy}"
         )
 
 
@@ -121,6 +142,31 @@ def _check_valid_metric(values: Mapping) -> None:
         available += [name] if without_k else [f"{name}@{k}" for k in values["topk"]]
     if metric.lower() not in [name.lower() for name in available]:
         raise SDAError(f"valid_metric={metric} is not computed; choose one of {', '.join(available)}")
+
+
+def _check_candidates(values: Mapping) -> None:
+    modes = sorted(set(values["eval_args"]["mode"].values()))
+    for key, default in (("protocol", "full"), ("history_mask", "recbole")):
+        if values[key] != default and modes != ["full"]:
+            raise SDAError(
+                f"{key}={values[key]} chooses among the scores of all items, and eval_args mode {','.join(modes)} "
+                f"scores RecBole's own samples; use mode full, or leave {key} out"
+            )
+    if values["protocol"] == "uni100" and max(values["topk"]) > NEGATIVES + 1:
+        raise SDAError(
+            f"topk={max(values['topk'])} is longer than protocol=uni100's {NEGATIVES + 1} candidates; lower topk"
+        )
+
+
+def _whole_numbers(key: str, value) -> list[int] | None:
+    """``1,2,3``, ``[1, 2, 3]`` or one number."""
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+    numbers = [int(part) if isinstance(part, str) and part.strip().isdecimal() else part for part in parts]
+    if not numbers or not all(type(number) is int for number in numbers) or len(set(numbers)) < len(numbers):
+        raise SDAError(f"{key}={value!r} must be whole numbers with commas between them, each once, such as 1,2,3")
+    return numbers
 
 
 def _names(key: str, value) -> list[str] | None:

@@ -20,15 +20,23 @@ CHOICES = {
     "pooling": ("auto", "mean", "last_token", "model"),
     "gate_scale": ("none", "num_experts"),
     "feature_dtype": ("float16", "bfloat16", "float32"),
-    "fusion": ("concat", "sum"),
-    "feature_reduction": ("none", "pca"),
-    "use_item_id": ("none", "add"),
+    "fusion": ("concat", "sum", "gated", "attention"),
+    "feature_reduction": ("none", "pca", "whiten"),
+    "feature_activation": ("gelu", "relu", "tanh", "none"),
+    "feature_placement": ("auto", "device", "disk"),
+    "missing_features": ("refuse", "learn"),
+    "use_item_id": ("none", "add", "concat"),
+    "protocol": ("full", "uni100"),
+    "history_mask": ("recbole", "all", "none"),
 }
 # Whole numbers start at 1 unless they stand here; None is any.
-MINIMUM = {"diagnose_batches": 10, "tail_max_popularity": 0, "read_workers": 0, "pooling_layer": None}
+MINIMUM = {
+    **{"diagnose_batches": 10, "tail_max_popularity": 0, "read_workers": 0, "protocol_seed": 0},
+    "pooling_layer": None,
+}
 # Open intervals of the numbers that are not simply above 0.
 SHARES = ("tail_head_share", "align_holdout_share")
-HALF_OPEN_SHARES = ("lora_dropout",)
+HALF_OPEN_SHARES = ("lora_dropout", "cold_share")
 KIND_NAMES = ("text", "image", "audio", "vectors")
 # Read as they are typed, whatever YAML would make of them: a prompt in braces, a revision of digits.
 UNLISTED_TEXTS = ("model", "dataset")

@@ -13,17 +13,19 @@ compat.prepare_recbole()
 from recbole.utils import init_logger  # noqa: E402
 
 from recbole_sda.catalog import Catalog  # noqa: E402
-from recbole_sda.catalog import item_tokens as catalog_tokens  # noqa: E402
 from recbole_sda.catalog.demo import ensure_demo  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.diagnostics import DIAGNOSES  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
-from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
-from recbole_sda.model import check_model  # noqa: E402
-from recbole_sda.recommend import item_tokens, load_dataset, recommend  # noqa: E402
+from recbole_sda.evaluation.significance import compare  # noqa: E402
+from recbole_sda.plans import Plan, make_plans, model_configs, open_catalog  # noqa: E402
+from recbole_sda.ray_recommend import recommend_in_workers  # noqa: E402
+from recbole_sda.recommend import item_tokens, load_dataset  # noqa: E402
+from recbole_sda.report.environment import run_record  # noqa: E402
+from recbole_sda.report.summary import summarise  # noqa: E402
 from recbole_sda.report.table import results_table  # noqa: E402
 from recbole_sda.stages import EncoderStages  # noqa: E402
-from recbole_sda.variants import VARIANTS, variant_name  # noqa: E402
+from recbole_sda.variants import is_own  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -49,26 +51,53 @@ def run(
     Raises:
         SDAError: a mistake in the input, before any work.
     """
-    config = SDAConfig(model, dataset, config_file_list, config_dict, argv=argv)
-    if config.unused_keys:
-        logger.warning("keys that %s does not read: %s", config["model"], ", ".join(config.unused_keys))
-    variants = _variants(config)
+    configs = model_configs(model, dataset, config_file_list, config_dict, argv)
+    for config in configs:
+        if config.unused_keys:
+            logger.warning("keys that %s does not read: %s", config["model"], ", ".join(config.unused_keys))
+    config = configs[0]
     result_file = _check_result_file(config["result_file"])
     _prepare_dataset(config)
-    if any(variant["features"] != "none" for variant in variants.values()):
-        check_model(config["model"])
     init_logger(config)
-    plans = _plan(config, variants)
+    plans = make_plans(configs)
 
-    runs = []
-    result = {"model": config["model"], "dataset": config["dataset"], "seed": config["seed"], "runs": runs}
-    for name, (variant_config, stages) in plans.items():
-        logger.info("%s on %s: %s", config["model"], config["dataset"], name)
-        runs.append({"variant": name, **_run_variant(variant_config, stages, name)})
-        if result_file:  # after every variant: a run that is killed leaves what it has
+    result = {**_heading(configs), "runs": []}
+    for plan in plans:
+        logger.info("%s on %s: %s, seed %d", *_named(plan))
+        result["runs"].append(_run_plan(plan))
+        if result_file:  # after every run: a command that is killed leaves what it has
             _write_result(result_file, result)
-    logger.info("%s", results_table(result, k=_table_k(config), split=_split_in_words(config["eval_args"])))
-    return {**runs[0], **result} if len(runs) == 1 else result
+    _conclude(result, config)
+    if result_file:
+        _write_result(result_file, result)
+    logger.info("%s", results_table(result, k=result["k"], split=result["split"]))
+    return {**result["runs"][0], **result} if len(plans) == 1 else result
+
+
+def _heading(configs: Sequence[SDAConfig]) -> dict:
+    """What all runs of a command share."""
+    config = configs[0]
+    seeds = config["seeds"] or [config["seed"]]
+    return {
+        "model": ",".join(config["model"] for config in configs),
+        "dataset": config["dataset"],
+        "seed": seeds[0],
+        "seeds": seeds,
+        "protocol": config["protocol"],
+        "history_mask": config["history_mask"],
+        "k": _table_k(config),
+        "split": _split_in_words(config["eval_args"]),
+        **run_record(configs),
+    }
+
+
+def _conclude(result: dict, config: SDAConfig) -> None:
+    """Means over the seeds, and what each variant gains."""
+    result["seconds"] = round(sum(sum(run["timings"].values()) for run in result["runs"]), 1)
+    result["summary"] = summarise(result["runs"])
+    result["gains"] = compare(
+        result["runs"], k=result["k"], resamples=config["bootstrap_samples"], seed=config["protocol_seed"]
+    )
 
 
 def adapt(dataset: str | None = None, config_dict=None, config_file_list=None, *, argv=()) -> Path | None:
@@ -117,69 +146,24 @@ def _catalog_of(config: SDAConfig) -> Catalog:
     return open_catalog(config, item_tokens(load_dataset(config)))
 
 
-def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:
-    """The catalogue of these items, and with ``all_items`` of the rest, as the configuration describes it."""
-    if config["all_items"]:
-        item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
-        if not item_file.is_file():
-            raise SDAError(f"all_items=True, but {item_file} does not exist; leave all_items out")
-        tokens = tuple(dict.fromkeys([*tokens, *catalog_tokens(item_file, config["ITEM_ID_FIELD"])]))
-    catalog = Catalog.open(
-        config["data_path"],
-        tokens,
-        modalities=config["modalities"],
-        kinds=config["modality_kinds"],
-        name=config["dataset"],
-        item_field=config["ITEM_ID_FIELD"],
-        text_fields=config["text_fields"],
-        image_folder=config["image_folder"],
-        max_image_pixels=config["max_image_pixels"],
-        max_audio_seconds=config["max_audio_seconds"],
-        strict=config["strict"],
-        index_folder=Path(config["checkpoint_dir"]) / "catalog",
-    )
-    logger.info("%s", catalog.summary())
-    return catalog
+def _named(plan: Plan) -> tuple:
+    return plan.config["model"], plan.config["dataset"], plan.variant, plan.config["seed"]
 
 
-def _variants(config: SDAConfig) -> dict[str, dict]:
-    """Name → the keys that make the variant."""
-    if config["compare"]:
-        return {name: VARIANTS[name] for name in config["compare"]}
-    keys = {key: config[key] for key in ("features", "adapter", "alignment")}
-    return {variant_name(**keys): keys}
-
-
-def _plan(config: SDAConfig, variants: dict[str, dict]) -> dict[str, tuple]:
-    """Each variant's configuration and encoder stages, checked before the first of them runs."""
-    tokens = item_tokens(load_dataset(config))
-    catalog = None
-    plans = {}
-    for name, keys in variants.items():
-        variant, stages = config.replace(**keys), None
-        if variant["features"] == "auto":
-            catalog = catalog or open_catalog(config, tokens)
-            stages = EncoderStages(variant, catalog)
-            stages.check()
-        elif variant["features"] != "none":
-            store = FeatureStore.open(variant["features"], verify=True)
-            FeatureProvider(store, tokens, dataset=config["dataset"])
-        plans[name] = variant, stages
-    return plans
-
-
-def _run_variant(config: SDAConfig, stages: EncoderStages | None, name: str) -> dict:
+def _run_plan(plan: Plan) -> dict:
+    config, stages = plan.config, plan.stages
     timings, artefacts = {}, {}
-    store = None if config["features"] in ("none", "auto") else Path(config["features"])
+    store = config["features"] if is_own(config["features"]) else None
     if stages is not None:
         adapter, timings["adapt"] = _timed(stages.adapt)
         store, timings["embed"] = _timed(stages.embed)
         artefacts = {"adapter": str(adapter) if adapter else None, "features": str(store)}
     elif store is not None:
         artefacts = {"features": str(store)}
-    outcome, timings["train"] = _timed(recommend, config, store, label=name)
-    artefacts["checkpoint"] = outcome.pop("checkpoint")
-    return {**outcome, "timings": timings, "artefacts": artefacts}
+    outcome, timings["train"] = _timed(recommend_in_workers, config, store, label=plan.variant)
+    artefacts |= outcome.pop("artefacts")
+    heading = {"model": config["model"], "variant": plan.variant, "seed": config["seed"]}
+    return {**heading, **outcome, "timings": timings, "artefacts": artefacts}
 
 
 def _timed(function, *args, **kwargs):
@@ -219,8 +203,7 @@ def _table_k(config: SDAConfig) -> int:
 def _split_in_words(eval_args: dict) -> str:
     """RecBole splits general and sequential models differently unless told, so the table says how."""
     ((strategy, detail),) = eval_args["split"].items()
-    mode = eval_args["mode"]["test"]
-    return f"evaluation: split {strategy} {detail}, order {eval_args['order']}, candidates {mode}"
+    return f"evaluation: split {strategy} {detail}, order {eval_args['order']}"
 
 
 def _write_result(path: Path, result: dict) -> None:

@@ -17,7 +17,9 @@ def start_ray(key: str, workers: int, *, use_gpu: bool) -> None:
         import ray
     except ImportError as error:
         raise SDAError(f"{key}={workers} needs Ray ({error}); pip install 'recbole_sda[tune]'") from error
-    ray.init(ignore_reinit_error=True)
+    if not ray.is_initialized():
+        ray.init()
     kind = "GPU" if use_gpu else "CPU"
     if (there := int(ray.cluster_resources().get(kind, 0))) < workers:
-        raise SDAError(f"{key}={workers} takes a {kind} each, and Ray has {there}; lower {key}")
+        remedy = f"lower {key}, or name more of them in gpu_id" if use_gpu else f"lower {key}"
+        raise SDAError(f"{key}={workers} takes a {kind} each, and Ray has {there}; {remedy}")

@@ -1,6 +1,7 @@
 """Stage 3: RecBole trains and evaluates a recommender, on features or on item IDs."""
 
-import os
+import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -12,29 +13,42 @@ compat.prepare_recbole()
 from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.utils import ModelType, init_seed  # noqa: E402
 
-from recbole_sda.artefacts import digest  # noqa: E402
-from recbole_sda.config import SDAConfig, known_keys  # noqa: E402
-from recbole_sda.errors import SDAError  # noqa: E402
-from recbole_sda.evaluation import tail_of  # noqa: E402
-from recbole_sda.features import FeatureProvider, FeatureStore  # noqa: E402
+from recbole_sda.artefacts import digest, written_whole  # noqa: E402
+from recbole_sda.cold_items import hold_out_items, hold_out_rows  # noqa: E402
+from recbole_sda.config import SDAConfig  # noqa: E402
+from recbole_sda.distributed import from_main  # noqa: E402
+from recbole_sda.evaluation.checks import check_dataset, check_group_metric  # noqa: E402
+from recbole_sda.evaluation.collector import RANKING  # noqa: E402
+from recbole_sda.features import FeatureProvider  # noqa: E402
+from recbole_sda.features.sources import open_features  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
 from recbole_sda.progress import progress_bar  # noqa: E402
+from recbole_sda.resume import sole_training  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
+
+logger = logging.getLogger(__name__)
 
 # Scores held at once in full ranking: 256 MB in float32.
 EVAL_SCORES = 64_000_000
 MAX_EVAL_USERS = 4096
-# What a checkpoint's configuration says of the process that wrote it, and of the comparison it was part of.
-NOT_RESTORED = {
-    *("model", "dataset", "config_files", "compare", "result_file"),
-    *("local_rank", "world_size", "nproc", "ip", "port", "offset"),
-}
 
 
-def load_dataset(config: SDAConfig):
-    """RecBole's dataset after its own filters, with its random state as RecBole sets it."""
+def load_dataset(config: SDAConfig, *, announce: bool = False):
+    """RecBole's dataset after its own filters and without the cold items, its random state as RecBole sets it.
+
+    Args:
+        announce: say what was held out.
+
+    Raises:
+        SDAError: what the evaluation needs is not there; no items can be held out.
+    """
     init_seed(config["seed"], config["reproducibility"])
-    return create_dataset(config)
+    dataset = create_dataset(config)
+    check_dataset(config, dataset)
+    if config["cold_share"]:
+        done = hold_out_items(dataset, share=config["cold_share"], seed=config["protocol_seed"])
+        logger.log(logging.INFO if announce else logging.DEBUG, done)
+    return dataset
 
 
 def item_tokens(dataset) -> tuple[str, ...]:
@@ -42,89 +56,75 @@ def item_tokens(dataset) -> tuple[str, ...]:
     return tuple(map(str, dataset.field2id_token[dataset.iid_field][1:]))
 
 
-def recommend(config: SDAConfig, features: Path | None, *, label: str) -> dict:
+def recommend(config: SDAConfig, features: str | Path | None, *, label: str) -> dict:
     """Train, choose by validation, test once.
 
     The order of seeding is RecBole's, so that without features the numbers are stock RecBole's.
 
     Args:
-        features: a feature store's folder; None runs the model on item IDs.
+        features: a feature store's folder, or several as ``open_features`` reads them; None runs on item IDs.
         label: names the run in the progress bar and in the checkpoint's file name.
 
     Returns:
         ``items`` and ``missing`` (modality → items without it); ``valid`` and ``test``: metric → value, in
-        RecBole's lower case; ``epochs``; ``checkpoint``.
+        RecBole's lower case; ``epochs``; ``artefacts``: the ``checkpoint`` and ``user_results``, a parquet file of
+        every user's test metrics.
     """
     config["features"] = str(features) if features else "none"  # the checkpoint says what it needs
-    dataset, provider, model, (train_data, valid_data, test_data) = _build(config)
-    _check_tail_metric(config, train_data, valid_data)
-    checkpoint = _checkpoint_file(config, label)
-    # Until it is done under a name of this process: the same command started twice must not mix its epochs.
-    unfinished = checkpoint.with_name(f"{checkpoint.name}.{os.getpid()}")
-    trainer = build_trainer(config, model, str(unfinished))
-    with progress_bar(config["epochs"], f"train {label}", "epoch") as bar:
+    dataset, provider, model, (train_data, valid_data, test_data) = build(config)
+    check_group_metric(config, train_data, valid_data)
+    checkpoint, is_main = from_main(_checkpoint_file(config, label)), config["local_rank"] == 0
+    with sole_training(checkpoint) if is_main else nullcontext():
+        trainer = build_trainer(config, model, str(checkpoint), resume=True)
+        trainer.prepare_evaluation(train_data, valid_data, test_data)
+        with progress_bar(config["epochs"], f"train {label}", "epoch", show=is_main) as bar:
 
-        def show(epoch: int, score: float) -> None:
-            bar.update(epoch + 1 - bar.n)
-            bar.set_postfix({f"valid {config['valid_metric'].lower()}": f"{score:.4f}"})
+            def show(epoch: int, score: float) -> None:
+                bar.update(epoch + 1 - bar.n)
+                bar.set_postfix({f"valid {config['valid_metric'].lower()}": f"{score:.4f}"})
 
-        _, best_valid = trainer.fit(
-            train_data, valid_data, show_progress=config["show_progress"], callback_fn=show
-        )
-    test = trainer.evaluate(test_data, show_progress=config["show_progress"])
-    unfinished.replace(checkpoint)
+            _, best_valid = trainer.fit(
+                train_data, valid_data, show_progress=config["show_progress"], callback_fn=show
+            )
+        test = trainer.evaluate(test_data, show_progress=config["show_progress"])
+        users = from_main(_write_users(trainer, checkpoint) if is_main else None)
+        trainer.finish()
     return {
         "items": dataset.item_num - 1,  # padding left out
         "missing": {m: int((~provider.present(m)).sum()) for m in config["modalities"]} if provider else {},
-        "skipped": len(provider.store.skipped()) if provider else 0,
+        "skipped": provider.skipped_count() if provider else 0,
         "valid": plain(best_valid),
         "test": plain(test),
         "epochs": len(trainer.train_loss_dict),
-        "checkpoint": str(checkpoint),
+        "artefacts": {"checkpoint": str(checkpoint), "user_results": users and str(users)},
     }
 
 
-def load(checkpoint: str | Path) -> tuple:
-    """A trained recommender from its checkpoint, with its features attached.
-
-    Returns:
-        config, model in evaluation mode, dataset, train, validation and test data: what RecBole's
-        ``load_data_and_model`` returns.
-
-    Raises:
-        SDAError: no such file, or its feature store is gone.
-    """
-    if not Path(checkpoint).is_file():
-        raise SDAError(f"checkpoint {checkpoint} does not exist; a run's result names it under artefacts")
-    saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    if saved["left_out"]:
-        raise SDAError(
-            f"checkpoint {checkpoint} lacks {', '.join(saved['left_out'])} of {saved['config']['model']}, which "
-            "only a pickle could hold; train it again"
-        )
-    values = {key: value for key, value in saved["config"].items() if key in known_keys() - NOT_RESTORED}
-    values["data_path"] = str(Path(saved["config"]["data_path"]).parent)
-    if values["train_neg_sample_args"]["distribution"] == "none":
-        values["train_neg_sample_args"] = None
-    config = SDAConfig(saved["config"]["model"], saved["config"]["dataset"], config_dict=values)
-    dataset, _, model, data = _build(config)
-    model.load_state_dict(saved["state_dict"])
-    model.load_other_parameter(saved["other_parameter"])
-    return config, model.eval(), dataset, *data
+def _write_users(trainer, checkpoint: Path) -> Path | None:
+    """Every user's test metrics beside the checkpoint; None where the metrics are no means over users."""
+    if not trainer.eval_collector.needs.intersection(RANKING):
+        return None
+    path = checkpoint.with_suffix(".users.parquet")
+    with written_whole(path) as unfinished:
+        trainer.user_results().to_parquet(unfinished, index=False)
+    return path
 
 
-def _build(config: SDAConfig) -> tuple:
+def build(config: SDAConfig) -> tuple:
     """dataset, provider or None, model with its features, three data loaders; seeded in RecBole's order."""
     dataset = load_dataset(config)
     provider = None
     if config["features"] != "none":
-        provider = FeatureProvider(FeatureStore.open(config["features"]), item_tokens(dataset))
+        stored = open_features(config["features"], config["modalities"])
+        provider = FeatureProvider(stored, item_tokens(dataset), missing=config["missing_features"])
     config["eval_batch_size"] = eval_batch_size(config, dataset.item_num)
     data = data_preparation(config, dataset)
     init_seed(config["seed"] + config["local_rank"], config["reproducibility"])
     model = config.model_class(config, data[0]._dataset).to(config["device"])
     if provider is not None:
         attach_item_features(model, provider, config)
+        if config["cold_share"]:
+            hold_out_rows(model, torch.from_numpy(dataset.cold_items))
     return dataset, provider, model, data
 
 
@@ -135,21 +135,13 @@ def _checkpoint_file(config: SDAConfig, label: str) -> Path:
 
 
 def eval_batch_size(config: SDAConfig, n_items: int) -> int:
-    """In full ranking RecBole counts users × items here for all but sequential models, one user at a time."""
+    """In full ranking, as many users as ``EVAL_SCORES`` allow, unless somebody chose a size.
+
+    RecBole counts users × items here for all but sequential models, and so scores them one user at a time; for
+    sequential ones it counts users, however long the catalogue.
+    """
     ranks_all = set(config["eval_args"]["mode"].values()) == {"full"}
-    if config["MODEL_TYPE"] == ModelType.SEQUENTIAL or not ranks_all or config.chosen("eval_batch_size"):
+    if not ranks_all or config.chosen("eval_batch_size"):
         return config["eval_batch_size"]
     users = min(MAX_EVAL_USERS, max(1, EVAL_SCORES // n_items))
-    return users * n_items
-
-
-def _check_tail_metric(config: SDAConfig, train_data, valid_data) -> None:
-    if not config["valid_metric"].lower().startswith("tail"):
-        return
-    tail = tail_of(config, train_data)
-    targets = valid_data._dataset.inter_feat[config["ITEM_ID_FIELD"]].numpy()
-    if not tail[targets].any():
-        raise SDAError(
-            f"valid_metric={config['valid_metric']} is undefined: no validation target is a tail item; "
-            "change tail_head_share or tail_max_popularity, or validate by NDCG@10"
-        )
+    return users if config["MODEL_TYPE"] == ModelType.SEQUENTIAL else users * n_items

@@ -13,7 +13,6 @@ from peft import PeftModel, get_peft_model
 from recbole_sda.adapters import adaptation_summary, checkpoint_routing
 from recbole_sda.alignment.checkpoint import remove_state
 from recbole_sda.alignment.conflict import check_family, measure_conflict, rows_to_draw
-from recbole_sda.alignment.ray_train import run_in_workers
 from recbole_sda.alignment.trainer import align
 from recbole_sda.artefacts import build_once, digest, read_manifest, write_manifest
 from recbole_sda.catalog import Catalog
@@ -26,6 +25,7 @@ from recbole_sda.features.embed import embed_catalog
 from recbole_sda.features.index import build_index
 from recbole_sda.features.ray_embed import RayShardWriter
 from recbole_sda.features.shards import EmbedSettings, ShardWriter
+from recbole_sda.ray_workers import run_in_workers
 from recbole_sda.stage_checks import check_stages
 from recbole_sda.stage_settings import MACHINE_KEYS, StageSettings
 
@@ -172,6 +172,7 @@ class EncoderStages:
         else:
             run_in_workers(
                 partial(self._for_workers().train_adapter_here, folder.resolve()),
+                key="align_workers",
                 workers=self.config["align_workers"],
                 use_gpu=torch.device(self.config["device"]).type == "cuda",
                 name=digest(self.settings.adapter),

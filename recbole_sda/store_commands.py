@@ -1,4 +1,4 @@
-"""What the command line does with a feature store alone: no dataset, no RecBole, no model."""
+"""What the command line does with what earlier runs left: a feature store, without RecBole, or a checkpoint."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -7,10 +7,17 @@ from tabulate import tabulate
 
 from recbole_sda.errors import SDAError
 
+CHECKPOINT = ".pth"
+
 
 def export_vectors(store: str, *, output: str, format: str) -> str:
     from recbole_sda.features.exchange import export_store
 
+    if store.endswith(CHECKPOINT):
+        from recbole_sda.serving_files import export_item_embeddings
+
+        tables = export_item_embeddings(store, output, format=format)
+        return f"{', '.join(tables)} of {store} as {format}: {output}"
     export_store(_open(store), output, format=format)
     return f"{store} as {format}: {output}"
 
@@ -46,12 +53,46 @@ def nearest_items(store: str, *, modality: str, items: str, k: str = "10") -> st
     return tabulate(rows, ["item", f"nearest by {modality}", "cosine"], disable_numparse=True)
 
 
+def recommend_items(
+    checkpoint: str,
+    *,
+    users: str,
+    k: str = "10",
+    output: str = "",
+    exclude_history: str = "True",
+    features: str = "",
+    data_path: str = "",
+) -> str:
+    if exclude_history not in ("True", "False"):
+        raise SDAError(f"exclude_history={exclude_history!r} must be True or False")
+    if not k.isdecimal() or not int(k):
+        raise SDAError(f"k={k!r} must be a whole number of at least 1")
+    from recbole_sda.loading import load
+    from recbole_sda.serving import recommendations
+    from recbole_sda.serving_files import as_text, check_output, write_recommendations
+
+    if output:
+        check_output(output)
+    named = None if users == "all" else users.split(",")
+    loaded = load(checkpoint, features=features or None, data_path=data_path or None)
+    parts = recommendations(loaded, named, k=int(k), exclude_history=exclude_history == "True")
+    if not output:
+        return as_text(parts)
+    write_recommendations(parts, output)
+    return f"recommendations of {checkpoint}: {output}"
+
+
 STORE_COMMANDS: dict[str, Callable[..., str]] = {
     "export": export_vectors,
     "import": import_vectors,
     "verify": verify,
     "nearest": nearest_items,
+    "recommend": recommend_items,
 }
+
+
+STORE = "saved/features/NAME"
+_EXAMPLES = {"recommend": "saved/NAME.pth --users=all"}
 
 
 def run_store_command(verb: str, subject: Sequence[str], files: Sequence[str], arguments: Sequence[str]) -> str:
@@ -70,7 +111,7 @@ def run_store_command(verb: str, subject: Sequence[str], files: Sequence[str], a
     given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
     unknown = [*(key for key in given if key not in known), *(["config_files"] if files else [])]
     if not subject:
-        raise SDAError(f"{verb} needs a path, as in `{verb} saved/features/NAME`")
+        raise SDAError(f"{verb} needs a path, as in `{verb} {_EXAMPLES.get(verb, STORE)}`")
     if unknown:
         listed = ", ".join(f"--{key}" for key in known) or "nothing"
         raise SDAError(f"{verb} does not know --{unknown[0]}; it takes {listed}")

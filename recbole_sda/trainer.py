@@ -1,5 +1,6 @@
 """RecBole's trainer of the model at hand, with our collector and checkpoints that load safely."""
 
+import logging
 import math
 from functools import cache
 
@@ -10,34 +11,97 @@ from recbole_sda import compat
 
 compat.prepare_recbole()
 
+from recbole.trainer import Trainer  # noqa: E402
 from recbole.utils import get_trainer  # noqa: E402
 
-from recbole_sda.evaluation import SDACollector  # noqa: E402
+from recbole_sda.artefacts import written_whole  # noqa: E402
+from recbole_sda.distributed import DistributedMixin  # noqa: E402
+from recbole_sda.evaluation import RankingMixin, SDACollector  # noqa: E402
+from recbole_sda.resume import (  # noqa: E402
+    TrainingFiles,
+    data_fingerprint,
+    restore_training,
+    token_fingerprint,
+    training_state,
+    unregistered,
+)
+
+logger = logging.getLogger(__name__)
 
 
-def build_trainer(config, model, checkpoint_file: str | None = None):
+def build_trainer(config, model, checkpoint_file: str | None = None, *, resume: bool = False):
     """The trainer that RecBole would choose, extended.
 
     Args:
         checkpoint_file: where the best state goes; RecBole's own choice, by model and second, if None.
+        resume: ``fit`` goes on from what a killed process left of this checkpoint, see :mod:`recbole_sda.resume`.
+            The best state is then in ``trainer.saved_model_file``, and becomes the checkpoint by ``finish``.
     """
     trainer = _extended(get_trainer(config["MODEL_TYPE"], config["model"]))(config, model)
     if checkpoint_file is not None:
-        trainer.saved_model_file = checkpoint_file
+        trainer.files = TrainingFiles(checkpoint_file) if resume else None
+        trainer.saved_model_file = str(trainer.files.unfinished) if resume else checkpoint_file
     return trainer
 
 
 @cache
 def _extended(base: type) -> type:
-    return type(f"SDA{base.__name__}", (SDATrainerMixin, base), {})
+    return type(f"SDA{base.__name__}", (DistributedMixin, SDATrainerMixin, base), {})
 
 
-class SDATrainerMixin:
+class SDATrainerMixin(RankingMixin):
     """Goes over any RecBole trainer."""
+
+    files: TrainingFiles | None = None
+    best_epoch: int | None = None
+    tokens: int | None = None
 
     def __init__(self, config, model):
         super().__init__(config, model)
         self.eval_collector = SDACollector(config)
+
+    def fit(self, train_data, valid_data=None, *args, **kwargs):
+        self.check_prepared(valid_data)
+        self.tokens = token_fingerprint(train_data._dataset)
+        if self.files is not None:
+            self._go_on(train_data, valid_data)
+        return super().fit(train_data, valid_data, *args, **kwargs)
+
+    def finish(self) -> None:
+        """After the last use of the best state, which becomes the checkpoint."""
+        self.files.finish(self.saved_model_file)
+
+    @property
+    def _keeps_epochs(self) -> bool:
+        """A loop of a trainer's own (NCL, RaCT, S3Rec) may depend on what only this process knows, and of several
+        processes (DDP) each would have to."""
+        return self.files is not None and self.config["single_spec"] and super().fit.__func__ is Trainer.fit
+
+    def _go_on(self, train_data, valid_data):
+        """To where a killed process was, if it left that."""
+        if not self._keeps_epochs:
+            alone = self.config["single_spec"]
+            reason = "has a training loop of its own" if alone else "trains in several processes"
+            logger.info("%s %s; killed, it starts anew", self.config["model"], reason)
+            return
+        self.data = data_fingerprint(train_data._dataset)
+        self.loaders = [loader for loader in (train_data, valid_data) if loader is not None]
+        self.unregistered_before = unregistered(self.model)
+        state = self.files.load_last(self.data)
+        if state is None:
+            return
+        restore_training(self, self.loaders, state)
+        self.start_epoch, self.best_epoch = state["epoch"], state["best_epoch"]
+        if self.best_epoch is not None:
+            self.saved_model_file = str(self.files.best(self.best_epoch))
+        logger.info("%s goes on with epoch %d of %d", self.config["model"], self.start_epoch + 1, self.epochs)
+
+    def _train_epoch(self, train_data, epoch_idx, *args, **kwargs):
+        # Only here is the epoch before over with all that follows its training, whatever way RecBole's loop took.
+        if self._keeps_epochs and epoch_idx > self.start_epoch:
+            state = training_state(self, self.loaders)
+            self.files.save_last({"epoch": epoch_idx, "best_epoch": self.best_epoch, "data": self.data, **state})
+        return super()._train_epoch(train_data, epoch_idx, *args, **kwargs)
 
     def _valid_epoch(self, valid_data, show_progress=False):
         score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
@@ -52,7 +116,7 @@ class SDATrainerMixin:
         """
         if not self.config["single_spec"] and self.config["local_rank"] != 0:
             return
-        file = kwargs.pop("saved_model_file", self.saved_model_file)
+        file = kwargs.pop("saved_model_file", None) or self._best_file(epoch)
         others = self.model.other_parameter()
         loadable = {name: value for name, value in others.items() if _is_plain(value)}
         # Modules are in the state already. What is neither (the sparse matrices of ItemKNN, EASE, …) stays in
@@ -66,11 +130,31 @@ class SDATrainerMixin:
             "state_dict": self.model.state_dict(),
             "other_parameter": loadable,
             "left_out": left_out,
+            "tokens": self.tokens,
             "optimizer": self.optimizer.state_dict(),
         }
-        torch.save(state, file)
+        with written_whole(file) as unfinished:
+            torch.save(state, unfinished)
         if verbose:
             self.logger.info(f"Saving current: {file}")
+
+    def pretrain(self, *args, **kwargs):
+        """RecBole's (S3Rec, RaCT) leaves nothing to evaluate but what ``save_step`` happened to save."""
+        checkpoint = self.saved_model_file
+        outcome = super().pretrain(*args, **kwargs)
+        self.saved_model_file = checkpoint
+        self._save_checkpoint(self.pretrain_epochs - 1, verbose=False)
+        return outcome
+
+    def save_pretrained_model(self, epoch, saved_model_file):
+        """Of S3Rec and RaCT, whose next stage reads it."""
+        self.saved_model_file = saved_model_file
+        self._save_checkpoint(epoch, verbose=False, saved_model_file=saved_model_file)
+
+    def _best_file(self, epoch: int) -> str:
+        if self._keeps_epochs:
+            self.best_epoch, self.saved_model_file = epoch, str(self.files.best(epoch))
+        return self.saved_model_file
 
 
 def _is_plain(value) -> bool:

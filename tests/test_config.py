@@ -367,7 +367,7 @@ def test_recboles_refusal_is_an_error_of_ours():
     assert message.startswith("RecBole refuses this configuration: train_neg_sample_args")
     assert "should be None when the loss_type is CE" in message
     assert "topk must be a positive integer" in refused(topk=0)
-    assert "no metric named 'Hitt'" in refused(metrics="Hitt")
+    assert refused(metrics="Hitt") == "metrics: 'Hitt' is unknown; did you mean Hit?"
 
 
 # --- values of ours ---
@@ -450,7 +450,7 @@ def test_the_other_values(key, bad, good):
 
 def test_every_key_has_a_kind_and_a_good_default():
     keys = read_yaml(properties_folder() / "overall.yaml")
-    kinds = {*key_kinds.CHECKS, "list"}
+    kinds = {*key_kinds.CHECKS, "list", "ints"}
     typed = {key for kind in kinds for key in key_kinds.keys_of_type(kind)} | set(key_kinds.CHOICES)
     assert typed - set(keys) == set()
     assert set(keys) - typed == set()
@@ -540,17 +540,34 @@ def test_compare_sets_these_itself(key):
     assert configure(f"--{key}={value}")[key] == value
 
 
+def test_features_of_ones_own_among_the_variants():
+    assert configure("--features=a.npy", "--compare=ids,features")["features"] == "a.npy"
+    for features in ("auto", "none"):
+        message = refused(f"--features={features}", "--compare=ids,features")
+        assert message == (
+            f"compare=ids,features runs features of your own, and features={features}; name them: "
+            "--features=FOLDER_OR_FILE"
+        )
+    assert "runs features of your own" in refused("--compare=features")
+    assert refused("--features=a.npy", "--compare=ids,sda") == (
+        "compare=ids,sda sets features itself, and features=a.npy was given too; leave one of them out, or add "
+        "features to compare"
+    )
+    assert "sets adapter itself" in refused("--features=a.npy", "--compare=ids,features", "--adapter=lora")
+
+
 def test_unknown_and_repeated_variants():
     assert refused(compare="ids,adapted") == (
-        "compare=ids,adapted: 'adapted' is unknown; choose from ids, zero_shot, lora, info_nce, sda"
+        "compare=ids,adapted: 'adapted' is unknown; choose from ids, features, zero_shot, lora, info_nce, sda"
     )
     assert refused(compare="ids,sda,ids") == "compare=ids,sda,ids names a variant twice"
 
 
 def test_every_variant_is_named_after_itself_and_passes_the_checks():
-    config = configure(compare=",".join(VARIANTS))
+    config = configure(compare=",".join(VARIANTS), features="folder/of/mine")
     for name, keys in VARIANTS.items():
         variant = config.replace(**keys)
+        assert variant["features"] == keys.get("features", "folder/of/mine")
         assert variant_name(variant["features"], variant["adapter"], variant["alignment"]) == name
     assert variant_name("auto", "lora", "info_nce") == "lora+info_nce"
     assert variant_name("folder/of/mine", "moda", "cmsa") == "features"
@@ -622,7 +639,10 @@ def test_recboles_defaults_are_recboles():
     config = configure(dataset="ml-100k")
     assert {key: config[key] for key in stock} == stock
     assert config["metrics"][: len(metrics)] == metrics
-    assert config["metrics"][len(metrics) :] == ["TailHit", "TailNDCG"]
+    assert config["metrics"][len(metrics) :] == [
+        *("TailHit", "TailNDCG", "HeadHit", "HeadNDCG"),
+        *("ItemCoverage", "GiniIndex", "AveragePopularity"),
+    ]
     assert config["train_neg_sample_args"] == NO_SAMPLING
     assert Path(config["data_path"]).samefile(RECBOLE.parent / "dataset_example" / "ml-100k")
 
@@ -645,5 +665,8 @@ def _read_like_recbole(path: Path) -> dict:
     return yaml.load(path.read_text(encoding="utf-8"), Loader=Config._build_yaml_loader(config)) or {}
 
 
-def test_sum_and_pca_contradict_each_other():
-    assert "use fusion=concat or feature_reduction=none" in refused(fusion="sum", feature_reduction="pca")
+@pytest.mark.parametrize("reduction", ["pca", "whiten"])
+def test_sum_and_components_of_each_modalitys_own_contradict_each_other(reduction):
+    message = refused(fusion="sum", feature_reduction=reduction)
+    assert f"feature_reduction={reduction} gives" in message
+    assert "use fusion=concat, gated or attention, or feature_reduction=none" in message

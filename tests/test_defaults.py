@@ -10,7 +10,7 @@ from recbole_sda import defaults
 from recbole_sda.defaults import help_text, parse_value, properties_folder, read_properties, read_yaml
 from recbole_sda.errors import SDAError
 
-OWN_FILES = ("overall.yaml", "model/VBPR.yaml", "dataset/demo.yaml", "backbone/tiny.yaml")
+OWN_FILES = ("overall.yaml", "model/SLMRec.yaml", "model/VBPR.yaml", "dataset/demo.yaml", "backbone/tiny.yaml")
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,8 @@ def test_help_explains_every_key_with_its_default(file):
         (line,) = [line for line in lines if line.startswith(f"{key}:")]
         value, _, comment = line.partition(" # ")
         default = value.removeprefix(f"{key}:").strip()
-        assert re.match(r"\((str|int|float|bool|list|dict)\) \w.*\.$", comment.strip()), f"{key} is not explained"
+        explained = r"\((str|int|ints|float|bool|list|dict)\) \w.*\.$"
+        assert re.match(explained, comment.strip()), f"{key} is not explained"
         assert f"  --{key}={default}\n        {comment.strip()}" in text
         if default:  # a dictionary's entries stand on the lines below its key
             assert parse_value(default) == keys[key]

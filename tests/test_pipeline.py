@@ -70,7 +70,8 @@ def test_a_comparison_returns_and_writes_every_variant_and_a_second_run_reuses_a
     assert json.loads(Path("out.json").read_text()) == result
     assert [r["variant"] for r in result["runs"]] == ["ids", "zero_shot", "lora", "info_nce", "sda"]
     by_name = {r["variant"]: r for r in result["runs"]}
-    wanted = {f"{m}@10" for m in ("hit", "ndcg", "tailhit", "tailndcg", "recall", "mrr", "precision")}
+    by_user = "hit ndcg tailhit tailndcg headhit headndcg recall mrr precision averagepopularity"
+    wanted = {f"{name}@10" for name in f"{by_user} itemcoverage giniindex".split()}
     for entry in result["runs"]:
         assert set(entry["valid"]) == set(entry["test"]) == wanted
         assert Path(entry["artefacts"]["checkpoint"]).is_file()
@@ -139,6 +140,7 @@ def test_eval_batch_size_is_raised_for_full_ranking_alone_and_only_if_nobody_cho
     assert size() == 4096 * 1000
     assert eval_batch_size(SDAConfig("VBPR", "shop", config_dict=QUICK), 1_000_000) == 64 * 1_000_000
     assert size("SASRec") == 4096  # rows there, not users × items
+    assert eval_batch_size(SDAConfig("SASRec", "shop", config_dict=QUICK), 1_000_000) == 64
     assert size(eval_batch_size=100) == 100
     assert size(eval_args={**QUICK["eval_args"], "mode": "uni100"}) == 4096
     (shop / "shop.yaml").write_text("eval_batch_size: 77\n")
@@ -153,12 +155,12 @@ def test_models_whose_state_only_a_pickle_could_hold_run_and_are_not_loaded_half
 
 
 def test_a_run_that_dies_leaves_the_variants_it_finished(shop, monkeypatch):
-    finished = iter([pipeline.recommend])
+    finished = iter([pipeline.recommend_in_workers])
 
     def dies_second(*args, **kwargs):
         return next(finished)(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "recommend", dies_second)
+    monkeypatch.setattr(pipeline, "recommend_in_workers", dies_second)
     with pytest.raises(StopIteration):
         run(compare="ids,zero_shot", result_file="out.json")
     (only,) = json.loads(Path("out.json").read_text())["runs"]
@@ -257,7 +259,7 @@ def test_empty_and_nan_texts_are_missing_texts(shop):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    monkeypatch.setattr(pipeline, "recommend", _must_not_run)
+    monkeypatch.setattr(pipeline, "recommend_in_workers", _must_not_run)
     monkeypatch.setattr(stages, "load_backbone", _must_not_run)
 
 
@@ -285,8 +287,8 @@ class TestRefusals:
             run(num_experts=3)
 
     def test_a_model_whose_item_table_is_unknown(self, shop):
-        with pytest.raises(SDAError, match=r"Caser.*item table"):
-            run("Caser")
+        with pytest.raises(SDAError, match=r"MultiVAE.*cannot use features.*layers with weights for each item"):
+            run("MultiVAE")
 
     def test_a_store_of_another_catalogue(self, shop):
         folder = Path("other")
@@ -398,4 +400,5 @@ def test_without_features_the_numbers_are_stock_recboles(tmp_path, monkeypatch):
     ours = recbole_sda.run("SASRec", "ml-100k", {**values, "features": "none"})
     assert {key: ours["valid"][key] for key in valid} == valid
     assert {key: ours["test"][key] for key in test} == test
-    assert set(ours["test"]) - set(test) == {"tailhit@10", "tailndcg@10"}
+    own = "tailhit tailndcg headhit headndcg itemcoverage giniindex averagepopularity"
+    assert set(ours["test"]) - set(test) == {f"{name}@10" for name in own.split()}

@@ -1,14 +1,11 @@
 """Two processes with half the items each, against one with all of them."""
 
-import os
-import traceback
-
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from conftest import adapted_tiny, alignment_settings, open_demo
-from torch import multiprocessing
+from two_processes import in_two_processes
 
 from recbole_sda.alignment import CMSALoss
 from recbole_sda.alignment.checkpoint import FILE
@@ -28,26 +25,6 @@ def train(demo_folder, folder=None, **values):
     records = align(backbone, open_demo(demo_folder), loss, settings, folder=folder, show_progress=False)
     weights = {name: p.detach().clone() for name, p in backbone.named_parameters() if p.requires_grad}
     return weights | {"temperature": loss.learned_temperature.detach()}, records
-
-
-def in_two_processes(function, tmp_path, *arguments):
-    """What each of the two returned."""
-    multiprocessing.spawn(_join, args=(function, tmp_path, arguments), nprocs=2)
-    return [torch.load(tmp_path / f"result-{rank}.pt") for rank in range(2)]
-
-
-def _join(rank, function, tmp_path, arguments):
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{tmp_path}/meeting-{function.__name__}", rank=rank, world_size=2
-    )
-    try:
-        torch.save(function(rank, *arguments), tmp_path / f"result-{rank}.pt")
-    except Exception:
-        traceback.print_exc()
-        raise
-    finally:
-        torch.distributed.destroy_process_group()
 
 
 def half(rank, demo_folder, folder, micro_batch):

@@ -11,11 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from recbole_sda.alignment import ray_train, trainer
+from recbole_sda import ray_workers
+from recbole_sda.alignment import trainer
 from recbole_sda.alignment.checkpoint import FILE
-from recbole_sda.alignment.ray_train import run_in_workers
 from recbole_sda.defaults import properties_folder, read_yaml
 from recbole_sda.errors import SDAError
+from recbole_sda.ray_workers import run_in_workers
 from recbole_sda.stages import EncoderStages
 
 SETTINGS = {
@@ -74,16 +75,16 @@ def spoiled(tries, device):
 
 @pytest.mark.slow
 def test_an_error_in_a_worker_is_the_callers_and_work_is_not_done_again(ray_cluster, tmp_path, monkeypatch):
-    monkeypatch.setattr(ray_train, "MAX_FAILURES", 1)
+    monkeypatch.setattr(ray_workers, "MAX_FAILURES", 1)
     work = partial(spoiled, tmp_path / "tries.txt")
     with pytest.raises(SDAError, match=r"^key=1 on cpu; say key=2$"):
-        run_in_workers(work, workers=1, use_gpu=False, name="spoiled", storage=tmp_path)
+        run_in_workers(work, key="align_workers", workers=1, use_gpu=False, name="spoiled", storage=tmp_path)
     assert (tmp_path / "tries.txt").read_text() == "one"
     with pytest.raises(SDAError, match=r"align_workers=99 takes a CPU each, and Ray has 4; lower align_workers"):
-        run_in_workers(work, workers=99, use_gpu=False, name="crowd", storage=tmp_path)
+        run_in_workers(work, key="align_workers", workers=99, use_gpu=False, name="crowd", storage=tmp_path)
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(SDAError, match=r"align_workers=3 needs Ray .*pip install 'recbole_sda\[tune\]'"):
-        run_in_workers(print, workers=3, use_gpu=False, name="x", storage=tmp_path)
+        run_in_workers(print, key="align_workers", workers=3, use_gpu=False, name="x", storage=tmp_path)

@@ -1,0 +1,149 @@
+"""What a command asks for, one plan a training: every seed, model and variant, checked before the first begins."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from recbole_sda import compat
+from recbole_sda.defaults import read_yaml
+
+compat.prepare_recbole()
+
+from recbole.utils import ModelType  # noqa: E402
+
+from recbole_sda.catalog import Catalog  # noqa: E402
+from recbole_sda.catalog import item_tokens as catalog_tokens  # noqa: E402
+from recbole_sda.cold_items import check_cold  # noqa: E402
+from recbole_sda.config import SDAConfig  # noqa: E402
+from recbole_sda.errors import SDAError  # noqa: E402
+from recbole_sda.evaluation.checks import check_dataset  # noqa: E402
+from recbole_sda.model import check_model  # noqa: E402
+from recbole_sda.own_features import settle_own_features  # noqa: E402
+from recbole_sda.ray_recommend import check_processes  # noqa: E402
+from recbole_sda.recommend import item_tokens, load_dataset  # noqa: E402
+from recbole_sda.stages import EncoderStages  # noqa: E402
+from recbole_sda.variants import VARIANTS, variant_name  # noqa: E402
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training.
+
+    Attributes:
+        config: with the keys of the variant and the seed in place.
+        variant: its name.
+        stages: that make its features; None where it needs none made.
+    """
+
+    config: SDAConfig
+    variant: str
+    stages: EncoderStages | None
+
+
+def model_configs(
+    model: str | None, dataset: str | None, files: Sequence[str] | None, values: dict | None, argv: Sequence[str]
+) -> list[SDAConfig]:
+    """A configuration for each model of ``model=SASRec,VBPR``.
+
+    Raises:
+        SDAError: of any of them, and a typed key that none of the models reads.
+    """
+    said = [model, *(a.removeprefix("--model=") for a in reversed(argv) if a.startswith("--model="))]
+    said += [(values or {}).get("model"), *(read_yaml(file).get("model") for file in reversed(files or ()))]
+    names = [name.strip() for name in str(next(filter(None, said), "")).split(",")]
+    if len(names) == 1:
+        return [SDAConfig(model, dataset, files, values, argv=argv)]
+    if len(set(names)) < len(names):
+        raise SDAError(f"model={','.join(names)} names a model twice")
+    others = [argument for argument in argv if not argument.startswith("--model=")]
+    configs = [SDAConfig(name, dataset, files, values, argv=others, one_of_several=True) for name in names]
+    unread = set.intersection(*(set(config.unused_typed_keys) for config in configs))
+    if unread:
+        raise SDAError(f"key {min(unread)!r} is read by none of the models {', '.join(names)}; leave it out")
+    _check_history_mask(configs)
+    return configs
+
+
+def _check_history_mask(configs: Sequence[SDAConfig]) -> None:
+    sequential = {config["model"]: config["MODEL_TYPE"] == ModelType.SEQUENTIAL for config in configs}
+    if len(set(sequential.values())) > 1 and configs[0]["history_mask"] == "recbole":
+        masked = [name for name, is_sequential in sequential.items() if not is_sequential]
+        raise SDAError(
+            f"history_mask=recbole: RecBole lets {', '.join(n for n in sequential if n not in masked)} recommend "
+            f"what a user had before and keeps {', '.join(masked)} from it, so that their figures cannot be "
+            "compared; say --history_mask=all or --history_mask=none"
+        )
+
+
+def make_plans(configs: Sequence[SDAConfig]) -> list[Plan]:
+    """Every seed, model and variant, in this order.
+
+    Raises:
+        SDAError: a mistake that would stop one of them later.
+    """
+    config = configs[0]
+    variants = _variants(config)
+    for each in configs:
+        if any(variant["features"] != "none" for variant in variants.values()):
+            check_model(each["model"], each)
+            check_cold(each)
+        check_processes(each)
+    dataset = load_dataset(config, announce=True)
+    for each in configs[1:]:
+        check_dataset(each, dataset)
+    tokens = item_tokens(dataset)
+    variants = {name: settle_own_features(config, keys, tokens) for name, keys in variants.items()}
+    needs_catalog = any(variant["features"] == "auto" for variant in variants.values())
+    catalog = open_catalog(config, tokens) if needs_catalog else None
+    seeds = config["seeds"] or [config["seed"]]
+    plans = []
+    for seed in seeds:
+        for each in configs:
+            plans += _plans_of_model(each, seed, variants, catalog, check=seed == seeds[0])
+    return plans
+
+
+def _plans_of_model(config, seed, variants, catalog, *, check: bool) -> Iterator[Plan]:
+    for name, keys in variants.items():
+        variant, stages = config.replace(seed=seed, **keys), None
+        if variant["features"] == "auto":
+            stages = EncoderStages(variant, catalog)
+            if check:
+                stages.check()
+        yield Plan(variant, name, stages)
+
+
+def _variants(config: SDAConfig) -> dict[str, dict]:
+    """Name → the keys that make the variant."""
+    if config["compare"]:
+        return {name: {"features": config["features"], **VARIANTS[name]} for name in config["compare"]}
+    keys = {key: config[key] for key in ("features", "adapter", "alignment")}
+    return {variant_name(**keys): keys}
+
+
+def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:
+    """The catalogue of these items, and with ``all_items`` of the rest, as the configuration describes it."""
+    if config["all_items"]:
+        item_file = Path(config["data_path"]) / f"{config['dataset']}.item"
+        if not item_file.is_file():
+            raise SDAError(f"all_items=True, but {item_file} does not exist; leave all_items out")
+        tokens = tuple(dict.fromkeys([*tokens, *catalog_tokens(item_file, config["ITEM_ID_FIELD"])]))
+    catalog = Catalog.open(
+        config["data_path"],
+        tokens,
+        modalities=config["modalities"],
+        kinds=config["modality_kinds"],
+        name=config["dataset"],
+        item_field=config["ITEM_ID_FIELD"],
+        text_fields=config["text_fields"],
+        image_folder=config["image_folder"],
+        max_image_pixels=config["max_image_pixels"],
+        max_audio_seconds=config["max_audio_seconds"],
+        strict=config["strict"],
+        index_folder=Path(config["checkpoint_dir"]) / "catalog",
+    )
+    logger.info("%s", catalog.summary())
+    return catalog
