@@ -1,7 +1,7 @@
 """An epoch and an evaluation on wide features, divided by the same on item IDs.
 
-    python benchmarks/feature_epochs.py [--items=12000] [--width=3584] [--users=8000] [--interactions=80000]
-        [--pairs=3] [--threads=2]
+    python benchmarks/feature_epochs.py [--items=12000] [--width=3584] [--users=2400] [--interactions=13000]
+        [--pairs=3] [--threads=2] [--models=SASRec,BERT4Rec]
 
 SASRec and BERT4Rec with RecBole's defaults, `train_batch_size=2048`, one modality, drawn interactions. A side is
 the trainer that `run_recbole_sda.py` builds; an epoch is its `_train_epoch`, an evaluation its `_valid_epoch` of
@@ -9,6 +9,7 @@ all users over all items. Before it is timed every side has trained one epoch.
 """
 
 import tempfile
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -30,9 +31,10 @@ NAME = "drawn"
 
 def main() -> None:
     args = options(
-        __doc__, items=12_000, width=3584, users=8000, interactions=80_000, pairs=3, models=",".join(MODELS)
+        __doc__, items=12_000, width=3584, users=2400, interactions=13_000, pairs=3, models=",".join(MODELS)
     ).parse_args()
     start(args.threads)
+    warnings.simplefilter("ignore", FutureWarning)  # of pandas and torch, about RecBole's ways
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_interactions(

@@ -41,12 +41,14 @@ def run(
     *,
     argv: Sequence[str] = (),
 ) -> dict:
-    """Adapt, embed, recommend: once, or for every variant of ``compare``.
+    """Adapt, embed, recommend: once, or for every seed, model and variant of a command.
 
     Returns:
-        ``model``, ``dataset``, ``seed`` and ``runs``: one dictionary a variant with ``variant``, ``valid``,
-        ``test``, ``timings`` (seconds), ``artefacts`` (paths), ``items`` and ``missing``. With a single
-        variant its entries stand at the top, too.
+        ``model``, ``dataset``, ``seeds``, ``protocol``, ``history_mask``; ``runs``: a dictionary a training,
+        with ``model``, ``variant``, ``seed``, ``valid``, ``test``, ``timings`` (seconds), ``artefacts`` (paths),
+        ``items`` and ``missing``; ``summary``: means and deviations over the seeds; ``gains`` over the baselines
+        with their intervals and p-values; ``config``, ``versions``, ``hardware``, ``seconds``. The entries of a
+        single run stand at the top, too.
 
     Raises:
         SDAError: a mistake in the input, before any work.

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from recbole_sda.report.notes import NO_CONTENT
 from recbole_sda.report.summary import summarise
 from recbole_sda.report.table import results_table
 
@@ -194,7 +195,7 @@ def test_the_lines_below_say_what_is_missing_refused_and_without_content():
     refused = "3 files refused, see saved/features/ab12/skipped.csv"
     assert f"300 items, 6 without image, 2 without text, {refused}" in lines
     assert "ids: without features VBPR has no content terms" in lines
-    assert "ids: without features SLMRec keeps its ID channel alone; FAC and FM compare channels and are out" in lines
+    assert f"ids: {NO_CONTENT['SLMRec']}" in lines
     assert SPLIT in lines
     assert "ids: without" not in results_table(result(run("sda", model="VBPR")))
 
