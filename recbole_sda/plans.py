@@ -23,7 +23,7 @@ from recbole_sda.own_features import settle_own_features  # noqa: E402
 from recbole_sda.ray_recommend import check_processes  # noqa: E402
 from recbole_sda.recommend import item_tokens, load_dataset  # noqa: E402
 from recbole_sda.stages import EncoderStages  # noqa: E402
-from recbole_sda.variants import VARIANTS, variant_name  # noqa: E402
+from recbole_sda.variants import VARIANTS, is_own, variant_name  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -121,6 +121,12 @@ def _variants(config: SDAConfig) -> dict[str, dict]:
     if config["compare"]:
         return {name: {"features": config["features"], **VARIANTS[name]} for name in config["compare"]}
     keys = {key: config[key] for key in ("features", "adapter", "alignment")}
+    said = [key for key in ("adapter", "alignment") if config.given(key)]
+    if is_own(config["features"]) and said:
+        raise SDAError(
+            f"features={config['features']} are embedded already, so {said[0]}={config[said[0]]} would do nothing; "
+            "leave one of them out, or say --compare=features,sda"
+        )
     return {variant_name(**keys): keys}
 
 

@@ -100,6 +100,7 @@ def test_items_without_features_may_be_learned():
         ({"features": "dataset/shop/shop.inter"}, "one token column and float_seq columns are needed"),
         ({"features": "dataset"}, "no feature store"),
         ({"compare": "ids,features"}, "runs features of your own, and features=auto"),
+        ({"features": "bert.npy", "adapter": "lora"}, "embedded already, so adapter=lora would do nothing"),
     ],
 )
 def test_refused_before_any_training(monkeypatch, values, message):

@@ -10,6 +10,7 @@ from torch import nn
 
 from recbole_sda.errors import SDAError
 from recbole_sda.model import FeatureSlot, ItemFeatures, attach_item_features, slots
+from recbole_sda.model.by_modality import ByModality
 from recbole_sda.model.projection import MappedTable
 from recbole_sda.model.slots import Slots
 
@@ -168,3 +169,14 @@ def test_a_copied_model_shares_the_features(data_path, attached):
 def test_modalities_that_the_store_lacks_are_refused(data_path, attached):
     with pytest.raises(SDAError, match=r"modalities=image,text, but .*store holds text; say --modalities=text"):
         attached(World("BPR", data_path), modalities=("text",))
+
+
+@pytest.mark.parametrize("names", [("items", "values"), ("type", "keys"), ("text", "image")])
+def test_a_modality_may_have_any_name_and_keeps_its_place(names):
+    learned = ByModality({name: torch.nn.Parameter(torch.full((1,), float(n))) for n, name in enumerate(names)})
+    assert list(learned) == list(learned.keys()) == list(names)
+    assert [float(value) for value in learned.values()] == [0.0, 1.0]
+    assert names[0] in learned
+    assert "other" not in learned
+    with pytest.raises(KeyError):
+        learned["other"]
