@@ -121,10 +121,11 @@ def _variants(config: SDAConfig) -> dict[str, dict]:
     if config["compare"]:
         return {name: {"features": config["features"], **VARIANTS[name]} for name in config["compare"]}
     keys = {key: config[key] for key in ("features", "adapter", "alignment")}
-    said = [key for key in ("adapter", "alignment") if config.given(key)]
+    # A file may serve other runs, too; what is typed for this one must matter to it.
+    said = [key for key in ("adapter", "alignment") if key in config.cmd_config_dict]
     if is_own(config["features"]) and said:
         raise SDAError(
-            f"features={config['features']} are embedded already, so {said[0]}={config[said[0]]} would do nothing; "
+            f"features={config['features']} are embedded already: {said[0]}={config[said[0]]} would do nothing; "
             "leave one of them out, or say --compare=features,sda"
         )
     return {variant_name(**keys): keys}

@@ -88,6 +88,12 @@ def test_items_without_features_may_be_learned():
     assert run(features="bert.npy", missing_features="learn")["missing"] == {"bert": 5}
 
 
+def test_an_adapter_typed_for_features_that_are_there_is_refused(monkeypatch):
+    monkeypatch.setattr(pipeline, "recommend_in_workers", None)
+    with pytest.raises(SDAError, match="embedded already: adapter=lora would do nothing"):
+        pipeline.run("SASRec", "shop", QUICK, argv=["--features=bert.npy", "--adapter=lora"])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -100,7 +106,6 @@ def test_items_without_features_may_be_learned():
         ({"features": "dataset/shop/shop.inter"}, "one token column and float_seq columns are needed"),
         ({"features": "dataset"}, "no feature store"),
         ({"compare": "ids,features"}, "runs features of your own, and features=auto"),
-        ({"features": "bert.npy", "adapter": "lora"}, "embedded already, so adapter=lora would do nothing"),
     ],
 )
 def test_refused_before_any_training(monkeypatch, values, message):

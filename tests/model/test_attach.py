@@ -175,7 +175,7 @@ def test_modalities_that_the_store_lacks_are_refused(data_path, attached):
 def test_a_modality_may_have_any_name_and_keeps_its_place(names):
     learned = ByModality({name: torch.nn.Parameter(torch.full((1,), float(n))) for n, name in enumerate(names)})
     assert list(learned) == list(learned.keys()) == list(names)
-    assert [float(value) for value in learned.values()] == [0.0, 1.0]
+    assert [value.item() for value in learned.values()] == [0.0, 1.0]
     assert names[0] in learned
     assert "other" not in learned
     with pytest.raises(KeyError):
