@@ -6,13 +6,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import parquet
 from tabulate import tabulate
 
 from recbole_sda.artefacts import written_whole
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureStore, write_store
 from recbole_sda.features.exchange import export_store
-from recbole_sda.features.extras import extra
 from recbole_sda.serving import Recommendations, as_table, item_embeddings
 
 ROW_GROUP = 1 << 17  # rows, at least
@@ -78,7 +79,6 @@ def _write_json_lines(parts: Iterable[Recommendations], path: Path) -> None:
 
 
 def _write_parquet(parts: Iterable[Recommendations], path: Path) -> None:
-    pa, parquet = extra("pyarrow", "parquet"), extra("pyarrow.parquet", "parquet")
     types = {"user": pa.string(), "item": pa.string(), "rank": pa.int32(), "score": pa.float32()}
     schema = pa.schema([pa.field(name, kind, nullable=False) for name, kind in types.items()])
     with parquet.ParquetWriter(path, schema) as writer:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+from pyarrow import compute, parquet
 
 from recbole_sda.errors import SDAError
 from recbole_sda.features.arrays import DTYPES, row_chunks, rows_a_chunk
 from recbole_sda.features.exchange_source import Source
-from recbole_sda.features.extras import extra
 from recbole_sda.features.store import FeatureStore
 
 logger = logging.getLogger(__name__)
@@ -24,14 +25,13 @@ SEARCH_ROWS = 1024
 
 
 def write(store: FeatureStore, output: Path) -> None:
-    pa = extra("pyarrow", "parquet")
     widths = {modality: store.width(modality) for modality in store.modalities}
     lists = [pa.field(modality, pa.list_(pa.float32(), width)) for modality, width in widths.items()]
     schema = pa.schema(
         [pa.field(ITEM, pa.string(), nullable=False), *lists], metadata={DTYPE: store.dtype.name.encode()}
     )
     presents = {modality: store.present(modality) for modality in widths}
-    with extra("pyarrow.parquet", "parquet").ParquetWriter(output, schema, use_dictionary=False) as writer:
+    with parquet.ParquetWriter(output, schema, use_dictionary=False) as writer:
         for rows in row_chunks(len(store), sum(widths.values())):
             columns = [pa.array(store.tokens[rows], pa.string())]
             for modality, width in widths.items():
@@ -42,7 +42,6 @@ def write(store: FeatureStore, output: Path) -> None:
 
 
 def read(source: Path, ids: Path | None) -> Source:
-    parquet, pa = extra("pyarrow.parquet", "parquet"), extra("pyarrow", "parquet")
     if ids is not None:
         raise SDAError(f"{source} names its items in a column of its own; leave out --ids")
     try:
@@ -103,13 +102,13 @@ def _columns(file, name: str, rows: int, source: Path) -> Iterator:
         for group in range(file.num_row_groups):  # asked for all at once, they would be in memory all at once
             for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=[name]):
                 yield batch.column(0)
-    except (extra("pyarrow", "parquet").ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise SDAError(f"{source}: column {name} cannot be read: {error}") from error
 
 
 def _lengths(column) -> np.ndarray:
     """Of the lists that are not null."""
-    return extra("pyarrow.compute", "parquet").list_value_length(column.drop_null()).to_numpy(zero_copy_only=False)
+    return compute.list_value_length(column.drop_null()).to_numpy(zero_copy_only=False)
 
 
 def _width(file, field, source: Path) -> int:
