@@ -9,7 +9,6 @@ all users over all items. Before it is timed every side has trained one epoch.
 """
 
 import tempfile
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -34,7 +33,6 @@ def main() -> None:
         __doc__, items=12_000, width=3584, users=2400, interactions=13_000, pairs=3, models=",".join(MODELS)
     ).parse_args()
     start(args.threads)
-    warnings.simplefilter("ignore", FutureWarning)  # of pandas and torch, about RecBole's ways
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_interactions(

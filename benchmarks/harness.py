@@ -9,6 +9,7 @@ import argparse
 import copy
 import platform
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -84,6 +85,7 @@ def options(description: str, **defaults: object) -> argparse.ArgumentParser:
 def start(threads: int) -> None:
     """Fix the threads and print what the figures depend on."""
     torch.set_num_threads(threads)
+    warnings.simplefilter("ignore", FutureWarning)  # of pandas and torch, about RecBole's ways
     print(f"torch {torch.__version__}, {threads} threads, {_processor_name()}")
 
 
