@@ -142,6 +142,8 @@ def _check_valid_metric(values: Mapping) -> None:
         available += [name] if without_k else [f"{name}@{k}" for k in values["topk"]]
     if metric.lower() not in [name.lower() for name in available]:
         raise SDAError(f"valid_metric={metric} is not computed; choose one of {', '.join(available)}")
+    if metric.lower().startswith(("coldhit", "coldndcg")):
+        raise SDAError(f"valid_metric={metric} is undefined: validation holds no cold item; validate by NDCG@10")
 
 
 def _check_candidates(values: Mapping) -> None:

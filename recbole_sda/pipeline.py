@@ -20,7 +20,7 @@ from recbole_sda.errors import SDAError  # noqa: E402
 from recbole_sda.evaluation.significance import compare  # noqa: E402
 from recbole_sda.plans import Plan, make_plans, model_configs, open_catalog  # noqa: E402
 from recbole_sda.ray_recommend import recommend_in_workers  # noqa: E402
-from recbole_sda.recommend import item_tokens, load_dataset  # noqa: E402
+from recbole_sda.recommend import item_tokens, load_catalogue  # noqa: E402
 from recbole_sda.report.environment import run_record  # noqa: E402
 from recbole_sda.report.summary import summarise  # noqa: E402
 from recbole_sda.report.table import results_table  # noqa: E402
@@ -145,7 +145,7 @@ def _config_without_model(dataset, config_dict, config_file_list, argv) -> SDACo
 
 def _catalog_of(config: SDAConfig) -> Catalog:
     _prepare_dataset(config)
-    return open_catalog(config, item_tokens(load_dataset(config)))
+    return open_catalog(config, item_tokens(load_catalogue(config)))
 
 
 def _named(plan: Plan) -> tuple:

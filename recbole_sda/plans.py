@@ -63,8 +63,20 @@ def model_configs(
     unread = set.intersection(*(set(config.unused_typed_keys) for config in configs))
     if unread:
         raise SDAError(f"key {min(unread)!r} is read by none of the models {', '.join(names)}; leave it out")
+    _check_splits(configs)
     _check_history_mask(configs)
     return configs
+
+
+def _check_splits(configs: Sequence[SDAConfig]) -> None:
+    """RecBole splits sequential models by time and general ones at random unless it is told."""
+    splits = {config["model"]: str(config["eval_args"]) for config in configs}
+    if len(set(splits.values())) > 1:
+        listed = "; ".join(f"{model}: {split}" for model, split in splits.items())
+        raise SDAError(
+            f"eval_args differ, so that figures cannot be compared: {listed}. "
+            "Say --eval_args='{split: {LS: valid_and_test}, order: TO, group_by: user, mode: full}'"
+        )
 
 
 def _check_history_mask(configs: Sequence[SDAConfig]) -> None:

@@ -42,13 +42,18 @@ def load_dataset(config: SDAConfig, *, announce: bool = False):
     Raises:
         SDAError: what the evaluation needs is not there; no items can be held out.
     """
-    init_seed(config["seed"], config["reproducibility"])
-    dataset = create_dataset(config)
+    dataset = load_catalogue(config)
     check_dataset(config, dataset)
     if config["cold_share"]:
         done = hold_out_items(dataset, share=config["cold_share"], seed=config["protocol_seed"])
         logger.log(logging.INFO if announce else logging.DEBUG, done)
     return dataset
+
+
+def load_catalogue(config: SDAConfig):
+    """RecBole's dataset after its own filters, whatever is to be evaluated."""
+    init_seed(config["seed"], config["reproducibility"])
+    return create_dataset(config)
 
 
 def item_tokens(dataset) -> tuple[str, ...]:

@@ -34,6 +34,8 @@ def compare(runs: list[dict], *, k: int, resamples: int, seed: int) -> list[dict
     """
     models = {}
     for run in runs:
+        if run["artefacts"]["user_results"] is None:  # metrics such as AUC are no means over users
+            continue
         models.setdefault(run["model"], {}).setdefault(run["variant"], []).append(run)
     gains = []
     for model, variants in models.items():

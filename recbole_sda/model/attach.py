@@ -131,13 +131,14 @@ def _replacement(table: nn.Module, features: Mapping, present: Mapping, config) 
         logger.warning("use_item_id=%s: the model keeps item IDs apart from features", config["use_item_id"])
 
     def build(modalities) -> ItemFeatures:
+        # One modality has nothing to be fused with, and idle gates would draw random numbers.
         return ItemFeatures(
             {name: features[name] for name in modalities},
             {name: present[name] for name in modalities},
             num_embeddings=table.num_embeddings,
             embedding_dim=table.embedding_dim,
             std=table.std if empty else float(table.weight.detach().std()),
-            fusion=config["fusion"],
+            fusion=config["fusion"] if len(modalities) > 1 else "concat",
             hidden_size=config["feature_hidden_size"],
             activation=config["feature_activation"],
             item_id=None if empty or config["use_item_id"] == "none" else table,
