@@ -13,6 +13,7 @@ from recbole.data.interaction import Interaction  # noqa: E402
 from recbole.utils import ModelType  # noqa: E402
 
 from recbole_sda.errors import SDAError  # noqa: E402
+from recbole_sda.pickles import refuse_pickles  # noqa: E402
 
 
 class Histories:
@@ -34,6 +35,7 @@ class Histories:
                 "benchmark_filename: these files hold sequences cut for an evaluation, and no histories; "
                 "recommend from a model of the plain interactions"
             )
+        refuse_pickles(config)
         dataset = create_dataset(config)
         Dataset._change_feat_format(dataset)
         self.dataset, self._rows = dataset, dataset.inter_feat

@@ -22,6 +22,7 @@ from recbole_sda.evaluation.collector import RANKING  # noqa: E402
 from recbole_sda.features import FeatureProvider  # noqa: E402
 from recbole_sda.features.sources import open_features  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
+from recbole_sda.pickles import refuse_pickles  # noqa: E402
 from recbole_sda.progress import progress_bar  # noqa: E402
 from recbole_sda.resume import sole_training  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
@@ -52,6 +53,7 @@ def load_dataset(config: SDAConfig, *, announce: bool = False):
 
 def load_catalogue(config: SDAConfig):
     """RecBole's dataset after its own filters, whatever is to be evaluated."""
+    refuse_pickles(config)
     init_seed(config["seed"], config["reproducibility"])
     return create_dataset(config)
 
