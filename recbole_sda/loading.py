@@ -48,7 +48,12 @@ def load(
     """
     saved = read_checkpoint(checkpoint)
     config = _configuration(checkpoint, saved["config"], features, data_path)
-    dataset, _, model, data = build(config)
+    dataset, provider, model, data = build(config)
+    if saved["features"] not in (None, provider and provider.identities()):
+        raise SDAError(
+            f"checkpoint {checkpoint} was trained on other features than features={config['features']} holds; say "
+            "load(checkpoint, features=PATH) with those it was trained on, or train it again"
+        )
     if saved["tokens"] not in (None, token_fingerprint(dataset)):
         raise SDAError(
             f"checkpoint {checkpoint} was trained on other users or items than "
@@ -77,7 +82,7 @@ def read_checkpoint(checkpoint: str | Path) -> dict:
         raise SDAError(f"checkpoint {checkpoint} does not exist; a run's result names it under artefacts")
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        left_out, _ = saved["left_out"], saved["tokens"]
+        left_out, _, _ = (saved[entry] for entry in ("left_out", "tokens", "features"))
     except Exception as error:  # torch raises many kinds for files that are not its own
         raise SDAError(
             f"{checkpoint} is no checkpoint of recbole_sda: tensors and plain values are needed, with no pickled "

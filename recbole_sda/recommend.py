@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 
 # Scores held at once in full ranking: 256 MB in float32.
 EVAL_SCORES = 64_000_000
+# What else the command runs or says: a training is the same without.
+OF_THE_COMMAND = {"compare", "seeds", "result_file", "bootstrap_samples", "config_files"}
 MAX_EVAL_USERS = 4096
 
 
@@ -80,9 +82,11 @@ def recommend(config: SDAConfig, features: str | Path | None, *, label: str) -> 
     config["features"] = str(features) if features else "none"  # the checkpoint says what it needs
     dataset, provider, model, (train_data, valid_data, test_data) = build(config)
     check_group_metric(config, train_data, valid_data)
-    checkpoint, is_main = from_main(_checkpoint_file(config, label)), config["local_rank"] == 0
+    identities = provider.identities() if provider else None
+    checkpoint, is_main = from_main(_checkpoint_file(config, label, identities)), config["local_rank"] == 0
     with sole_training(checkpoint) if is_main else nullcontext():
         trainer = build_trainer(config, model, str(checkpoint), resume=True)
+        trainer.features = identities
         trainer.prepare_evaluation(train_data, valid_data, test_data)
         with progress_bar(config["epochs"], f"train {label}", "epoch", show=is_main) as bar:
 
@@ -135,9 +139,10 @@ def build(config: SDAConfig) -> tuple:
     return dataset, provider, model, data
 
 
-def _checkpoint_file(config: SDAConfig, label: str) -> Path:
-    """A name of its own for each configuration, so that runs side by side leave each other's alone."""
-    run = digest(plain(config.final_config_dict))
+def _checkpoint_file(config: SDAConfig, label: str, features: dict | None) -> Path:
+    """A name of its own for each configuration and content of features, so that runs leave each other alone."""
+    settings = {key: value for key, value in config.final_config_dict.items() if key not in OF_THE_COMMAND}
+    run = digest({"config": plain(settings), "features": features})
     return Path(config["checkpoint_dir"]) / f"{config['model']}-{config['dataset']}-{label}-{run}.pth"
 
 

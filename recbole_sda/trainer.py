@@ -55,6 +55,7 @@ class SDATrainerMixin(RankingMixin):
     files: TrainingFiles | None = None
     best_epoch: int | None = None
     tokens: int | None = None
+    features: dict | None = None  # what the features are, wherever they lie
 
     def __init__(self, config, model):
         super().__init__(config, model)
@@ -131,6 +132,7 @@ class SDATrainerMixin(RankingMixin):
             "other_parameter": loadable,
             "left_out": left_out,
             "tokens": self.tokens,
+            "features": self.features,
             "optimizer": self.optimizer.state_dict(),
         }
         with written_whole(file) as unfinished:

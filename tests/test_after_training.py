@@ -149,6 +149,7 @@ def test_a_checkpoint_is_tensors_and_plain_yaml(case, trained):
             "other_parameter",
             "left_out",
             "tokens",
+            "features",
         ),
         "optimizer",
     }

@@ -250,7 +250,7 @@ def test_our_checkpoint_holds_what_recboles_holds(shops, tmp_path):
     build_trainer(config, model)._save_checkpoint(3, verbose=False, saved_model_file=tmp_path / "ours.pth")
     stock = torch.load(tmp_path / "stock.pth", weights_only=False)
     ours = torch.load(tmp_path / "ours.pth")
-    assert set(ours) - {"left_out", "tokens"} == set(stock)
+    assert set(ours) - {"left_out", "tokens", "features"} == set(stock)
     assert ours["left_out"] == []
     assert ours["epoch"] == stock["epoch"] == 3
     assert set(ours["config"]) == set(stock["config"].final_config_dict)

@@ -112,3 +112,14 @@ def test_refused_before_any_training(monkeypatch, values, message):
     monkeypatch.setattr(pipeline, "recommend_in_workers", None)
     with pytest.raises(SDAError, match=message):
         run(**values)
+
+
+def test_a_checkpoint_knows_other_features_of_the_same_shape():
+    np.save("bert.npy", BERT)
+    Path("bert.items.txt").write_text("".join(f"{item}\n" for item in ITEMS))
+    checkpoint = run(features="bert.npy")["artefacts"]["checkpoint"]
+    assert recbole_sda.load(checkpoint, features="bert.npy").config["features"]
+    np.save("bert.npy", BERT + 1)
+    with pytest.raises(SDAError, match="trained on other features than"):
+        recbole_sda.load(checkpoint, features="bert.npy")
+    assert run(features="bert.npy")["artefacts"]["checkpoint"] != checkpoint

@@ -89,6 +89,10 @@ class FeatureProvider:
             values[found] = some
         return values.astype(np.float32) if values.dtype == BFLOAT16 else values
 
+    def identities(self) -> dict[str, dict[str, str]]:
+        """modality → :meth:`identity`."""
+        return {modality: self.identity(modality) for modality in self.modalities}
+
     def identity(self, modality: str) -> dict[str, str]:
         """What the values are, wherever the store lies: the checksums of its files."""
         store, name = self._stored[modality]
