@@ -14,6 +14,7 @@ from recbole.utils import init_logger  # noqa: E402
 
 from recbole_sda.catalog import Catalog  # noqa: E402
 from recbole_sda.catalog.demo import ensure_demo  # noqa: E402
+from recbole_sda.catalog.known import how_to_make  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.diagnostics import DIAGNOSES  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
@@ -162,7 +163,8 @@ def _run_plan(plan: Plan) -> dict:
         artefacts = {"adapter": str(adapter) if adapter else None, "features": str(store)}
     elif store is not None:
         artefacts = {"features": str(store)}
-    outcome, timings["train"] = _timed(recommend_in_workers, config, store, label=plan.variant)
+    outcome = recommend_in_workers(config, store, label=plan.variant)
+    timings["train"] = outcome.pop("seconds")
     artefacts |= outcome.pop("artefacts")
     heading = {"model": config["model"], "variant": plan.variant, "seed": config["seed"]}
     return {**heading, **outcome, "timings": timings, "artefacts": artefacts}
@@ -192,7 +194,7 @@ def _prepare_dataset(config: SDAConfig) -> None:
         others = sorted(p.parent.name for p in folder.parent.glob("*/*.inter"))
         raise SDAError(
             f"dataset={config['dataset']!r} is not there: {folder / config['dataset']}.inter does not exist. "
-            f"Make it with dataset_scripts/from_csv.py, or use one of: {', '.join(sorted({DEMO, *others}))}"
+            f"{how_to_make(config['dataset'], folder)}, or use one of: {', '.join(sorted({DEMO, *others}))}"
         )
 
 

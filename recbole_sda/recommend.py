@@ -22,9 +22,10 @@ from recbole_sda.evaluation.collector import RANKING  # noqa: E402
 from recbole_sda.features import FeatureProvider  # noqa: E402
 from recbole_sda.features.sources import open_features  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
+from recbole_sda.outcome import trained_once  # noqa: E402
 from recbole_sda.pickles import refuse_pickles  # noqa: E402
 from recbole_sda.progress import progress_bar  # noqa: E402
-from recbole_sda.resume import sole_training  # noqa: E402
+from recbole_sda.resume import data_fingerprint, sole_training  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -76,38 +77,56 @@ def recommend(config: SDAConfig, features: str | Path | None, *, label: str) -> 
 
     Returns:
         ``items`` and ``missing`` (modality → items without it); ``valid`` and ``test``: metric → value, in
-        RecBole's lower case; ``epochs``; ``artefacts``: the ``checkpoint`` and ``user_results``, a parquet file of
-        every user's test metrics.
+        RecBole's lower case; ``epochs``; ``seconds``; ``artefacts``: the ``checkpoint`` and ``user_results``, a
+        parquet file of every user's test metrics. A training that finished before is not repeated.
     """
     config["features"] = str(features) if features else "none"  # the checkpoint says what it needs
-    dataset, provider, model, (train_data, valid_data, test_data) = build(config)
-    check_group_metric(config, train_data, valid_data)
+    dataset, provider, model, loaders = build(config)
+    check_group_metric(config, *loaders[:2])
     identities = provider.identities() if provider else None
     checkpoint, is_main = from_main(_checkpoint_file(config, label, identities)), config["local_rank"] == 0
+
+    def train() -> dict:
+        outcome = _train(config, model, loaders, checkpoint, identities, label=label)
+        return {**_coverage(config, dataset, provider), **outcome}
+
     with sole_training(checkpoint) if is_main else nullcontext():
-        trainer = build_trainer(config, model, str(checkpoint), resume=True)
-        trainer.features = identities
-        trainer.prepare_evaluation(train_data, valid_data, test_data)
-        with progress_bar(config["epochs"], f"train {label}", "epoch", show=is_main) as bar:
+        data = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
+        return trained_once(checkpoint, data, train, is_main=is_main)
 
-            def show(epoch: int, score: float) -> None:
-                bar.update(epoch + 1 - bar.n)
-                bar.set_postfix({f"valid {config['valid_metric'].lower()}": f"{score:.4f}"})
 
-            _, best_valid = trainer.fit(
-                train_data, valid_data, show_progress=config["show_progress"], callback_fn=show
-            )
-        test = trainer.evaluate(test_data, show_progress=config["show_progress"])
-        users = from_main(_write_users(trainer, checkpoint) if is_main else None)
-        trainer.finish()
+def _train(config, model, loaders, checkpoint: Path, identities: dict | None, *, label: str) -> dict:
+    train_data, valid_data, test_data = loaders
+    is_main = config["local_rank"] == 0
+    trainer = build_trainer(config, model, str(checkpoint), resume=True)
+    trainer.features = identities
+    trainer.prepare_evaluation(*loaders)
+    with progress_bar(config["epochs"], f"train {label}", "epoch", show=is_main) as bar:
+
+        def show(epoch: int, score: float) -> None:
+            bar.update(epoch + 1 - bar.n)
+            bar.set_postfix({f"valid {config['valid_metric'].lower()}": f"{score:.4f}"})
+
+        _, best_valid = trainer.fit(
+            train_data, valid_data, show_progress=config["show_progress"], callback_fn=show
+        )
+    test = trainer.evaluate(test_data, show_progress=config["show_progress"])
+    users = from_main(_write_users(trainer, checkpoint) if is_main else None)
+    trainer.finish()
     return {
-        "items": dataset.item_num - 1,  # padding left out
-        "missing": {m: int((~provider.present(m)).sum()) for m in config["modalities"]} if provider else {},
-        "skipped": provider.skipped_count() if provider else 0,
         "valid": plain(best_valid),
         "test": plain(test),
         "epochs": len(trainer.train_loss_dict),
         "artefacts": {"checkpoint": str(checkpoint), "user_results": users and str(users)},
+    }
+
+
+def _coverage(config, dataset, provider: FeatureProvider | None) -> dict:
+    """How many items there are, and how many of them lack a modality or had a file refused."""
+    return {
+        "items": dataset.item_num - 1,  # padding left out
+        "missing": {m: int((~provider.present(m)).sum()) for m in config["modalities"]} if provider else {},
+        "skipped": provider.skipped_count() if provider else 0,
     }
 
 

@@ -1,6 +1,6 @@
 """Training that was killed goes on after its last whole epoch, and ends as if nothing had happened.
 
-Beside ``X.pth``, which appears when all is done, lie until then
+Beside ``X.pth``, which appears when all is done, lie in the meantime
 
 ::
 
@@ -9,8 +9,9 @@ Beside ``X.pth``, which appears when all is done, lie until then
     X.pth.last       everything the next epoch depends on, and which epoch is the best
     X.pth.lock       held by the process that trains
 
-A best state is removed only after a last state names its successor, so that the two always fit together. All of
-it is tensors and plain values.
+The lock's file, empty, stays when the rest goes: a process that waits for it and one that comes later would
+otherwise hold two different files. A best state is removed only after a last state names its successor, so that
+the two always fit together. All of it is tensors and plain values.
 """
 
 import logging
@@ -148,11 +149,13 @@ def token_fingerprint(dataset) -> int:
     return zlib.crc32("\n".join(str(token) for field in tokens for token in field).encode())
 
 
-def data_fingerprint(dataset) -> int:
-    """Of a training set: its tokens and its interactions."""
-    fingerprint = token_fingerprint(dataset)
-    for field in (dataset.uid_field, dataset.iid_field):
-        fingerprint = zlib.crc32(np.ascontiguousarray(dataset.inter_feat[field].numpy()), fingerprint)
+def data_fingerprint(*datasets) -> int:
+    """Of a training set, and of those it is validated and tested on: tokens, interactions, fields of both sides."""
+    fingerprint = token_fingerprint(datasets[0])
+    for dataset in datasets:
+        for table in (dataset.inter_feat, dataset.user_feat, dataset.item_feat):
+            for field in sorted(table.columns) if table is not None else ():
+                fingerprint = zlib.crc32(np.ascontiguousarray(table[field].numpy()), fingerprint)
     return fingerprint
 
 

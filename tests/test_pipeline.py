@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import recbole_sda
-from recbole_sda import pipeline, stages
+from recbole_sda import pipeline, recommend, stages
 from recbole_sda.catalog.atomic import write_atomic
 from recbole_sda.catalog.demo import write_demo
 from recbole_sda.errors import SDAError
@@ -86,6 +86,7 @@ def test_a_comparison_returns_and_writes_every_variant_and_a_second_run_reuses_a
     assert all((Path(a) / "adapter_config.json").is_file() for a in adapters)
 
     monkeypatch.setattr(stages, "load_backbone", _must_not_run)
+    monkeypatch.setattr(recommend, "_train", _must_not_run)
     again = run(**keys)
     for first, second in zip(result["runs"], again["runs"], strict=True):
         assert first["artefacts"] == second["artefacts"]

@@ -147,6 +147,7 @@ def test_two_deaths_change_nothing(model, values, data_path, tmp_path):
     assert_same(resumed, whole)
     assert resumed[2] == whole[2] - 2 * epoch
     assert sorted(p.suffix for p in (tmp_path / "killed").iterdir() if p.is_file()) == [
+        ".json",
         ".lock",
         ".parquet",
         ".pth",

@@ -1,0 +1,67 @@
+"""What a finished training came to, beside its checkpoint, so that nobody trains it twice.
+
+``X.json`` lies beside ``X.pth``. A command of many trainings that was killed takes the finished ones from there.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import recbole_sda
+from recbole_sda.artefacts import written_whole
+from recbole_sda.distributed import from_main
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1  # of the training: another one where the same configuration comes to other figures
+
+
+def trained_once(checkpoint: Path, data: int, train: Callable[[], dict], *, is_main: bool = True) -> dict:
+    """What ``train`` returns, or returned when this checkpoint was trained on the same data.
+
+    Args:
+        checkpoint: whose name says configuration and features.
+        data: a fingerprint of the splits.
+        train: leaves the checkpoint, and returns JSON values with ``artefacts``: name → path or None.
+        is_main: of several processes, all of which call this, the one that writes.
+
+    Returns:
+        with ``seconds``, the time that the training took.
+    """
+    file, made_from = checkpoint.with_suffix(".json"), {"made_from": _made_from(data)}
+    if finished := from_main(_read(file, made_from) if is_main else None):
+        logger.info("reused training %s; remove %s to train anew", checkpoint, file)
+        return finished
+    started = time.monotonic()
+    outcome = train()
+    outcome["seconds"] = round(time.monotonic() - started, 1)
+    if is_main:
+        text = json.dumps({**made_from, "outcome": outcome}, indent=2, ensure_ascii=False)
+        with written_whole(file) as unfinished:
+            unfinished.write_text(text + "\n", encoding="utf-8")
+    return outcome
+
+
+def _made_from(data: int) -> dict:
+    return {"data": data, "version": VERSION, "recbole_sda": recbole_sda.__version__}
+
+
+def _read(file: Path, made_from: dict) -> dict | None:
+    """None where there is none, it is of other data or another version, or what it names is gone."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        logger.warning("%s is damaged; training starts anew", file)
+        return None
+    if {"made_from": found.get("made_from")} != made_from:
+        logger.warning("%s is of other data or another version; training starts anew", file)
+        return None
+    artefacts = found["outcome"]["artefacts"]
+    if gone := [path for path in artefacts.values() if path and not Path(path).exists()]:
+        logger.warning("%s is gone; training starts anew", gone[0])
+        return None
+    return found["outcome"]
