@@ -3,11 +3,14 @@
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
+import psutil
 from filelock import FileLock
 
 DIGEST_CHARS = 16
@@ -58,11 +61,23 @@ def read_manifest(folder: Path) -> dict:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A name beside ``path`` to write to; the file takes its place when it is whole, and goes if it never is."""
+    """A name beside ``path`` to write to; the file takes its place when it is whole, and goes if it never is.
+
+    What a killed process has left of an earlier try goes, too.
+    """
     path = Path(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    _remove_abandoned(path)
+    unfinished = path.with_name(f"{path.name}.{platform.node()}.{os.getpid()}.unfinished")
     try:
         yield unfinished
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Unfinished files of processes of this machine that are no more; of other machines it cannot be known."""
+    for left in path.parent.glob(f"{escape(path.name)}.{escape(platform.node())}.*.unfinished"):
+        process = left.suffixes[-2].removeprefix(".")
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
+            left.unlink(missing_ok=True)

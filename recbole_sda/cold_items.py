@@ -10,9 +10,9 @@ from scipy.sparse import csr_matrix
 from torch import Tensor, nn
 
 from recbole_sda.errors import SDAError
+from recbole_sda.evaluation.checks import LEAVE_ONE_OUT
 from recbole_sda.model import SLOTS, ItemFeatures
 
-LEAVE_ONE_OUT = "{split: {LS: valid_and_test}, order: TO, mode: full}"
 # A user's target is a test target to every kind of model if so many items come before it.
 LEAST_HISTORY = 2
 
@@ -41,40 +41,49 @@ def hold_out_items(dataset, *, share: float, seed: int) -> str:
     Raises:
         SDAError: the split is not leave-one-out by time; nothing is left to train on, or nothing to test.
     """
-    eval_args = dataset.config["eval_args"]
+    _check_split(dataset.config["eval_args"], share)
+    user, item = dataset.uid_field, dataset.iid_field
+    before, cold = dataset.inter_feat, _choose(dataset.item_num, share, seed)
+    kept = _kept(before, cold, user, item, dataset.time_field)
+    after, gone = before[kept], before[~kept]
+    targets = _count_targets(after[user], cold[after[item]], share)
+    dataset.inter_feat, dataset.cold_items = after.reset_index(drop=True), cold
+    # What a user had stays what the user had, to every mask of histories.
+    dataset.held_out_interactions = csr_matrix(
+        (np.ones(len(gone), dtype=bool), (gone[user], gone[item])), shape=(dataset.user_num, dataset.item_num)
+    )
+    return (
+        f"cold_share={share}: {cold.sum()} of {dataset.item_num - 1} items held out; {len(after)} of "
+        f"{len(before)} interactions and {after[user].nunique()} of {before[user].nunique()} users stay, "
+        f"{targets} with a cold item to find"
+    )
+
+
+def _check_split(eval_args: dict, share: float) -> None:
     if eval_args["split"] != {"LS": "valid_and_test"} or eval_args["order"] != "TO":
         raise SDAError(
             f"cold_share={share} needs leave-one-out by time, the split is {eval_args['split']}, order "
             f"{eval_args['order']}; say --eval_args='{LEAVE_ONE_OUT}'"
         )
-    generator = np.random.default_rng(seed)
-    chosen = 1 + generator.permutation(dataset.item_num - 1)[: round(share * (dataset.item_num - 1))]
-    cold = np.zeros(dataset.item_num, dtype=bool)
-    cold[chosen] = True
-    before = dataset.inter_feat
-    kept = before[_kept(before, cold, dataset.uid_field, dataset.iid_field, dataset.time_field)]
-    warm_only = kept[~cold[kept[dataset.iid_field]]].groupby(dataset.uid_field).size()
-    if not (warm_only > LEAST_HISTORY).any():
+
+
+def _choose(items: int, share: float, seed: int) -> np.ndarray:
+    """(items,) bool: a random share of the items without padding."""
+    order = 1 + np.random.default_rng(seed).permutation(items - 1)
+    cold = np.zeros(items, dtype=bool)
+    cold[order[: round(share * len(order))]] = True
+    return cold
+
+
+def _count_targets(users, is_cold: np.ndarray, share: float) -> int:
+    """How many of the interactions that stay are cold targets; raises where training or test would be empty."""
+    if not (users[~is_cold].value_counts() > LEAST_HISTORY).any():
         raise SDAError(
             f"cold_share={share} leaves no user with more than {LEAST_HISTORY} interactions to train on; lower it"
         )
-    targets = int(cold[kept[dataset.iid_field]].sum())
-    if not targets:
-        raise SDAError(
-            f"cold_share={share}: no user's last item is among the {len(chosen)} cold items; enlarge it"
-        )
-    gone = before[~before.index.isin(kept.index)]
-    dataset.inter_feat, dataset.cold_items = kept.reset_index(drop=True), cold
-    # What a user had stays what the user had, to every mask of histories.
-    dataset.held_out_interactions = csr_matrix(
-        (np.ones(len(gone), dtype=np.int32), (gone[dataset.uid_field], gone[dataset.iid_field])),
-        shape=(dataset.user_num, dataset.item_num),
-    )
-    users = [frame[dataset.uid_field].nunique() for frame in (kept, before)]
-    return (
-        f"cold_share={share}: {len(chosen)} of {dataset.item_num - 1} items held out; {len(kept)} of "
-        f"{len(before)} interactions and {users[0]} of {users[1]} users stay, {targets} with a cold item to find"
-    )
+    if not is_cold.any():
+        raise SDAError(f"cold_share={share}: no user's last item is among the cold items; enlarge it")
+    return int(is_cold.sum())
 
 
 def _kept(interactions, cold: np.ndarray, user: str, item: str, time: str) -> np.ndarray:

@@ -136,7 +136,7 @@ def _write_users(trainer, checkpoint: Path) -> Path | None:
         return None
     path = checkpoint.with_suffix(".users.parquet")
     with written_whole(path) as unfinished:
-        trainer.user_results().to_parquet(unfinished, index=False)
+        trainer.write_user_results(unfinished)
     return path
 
 

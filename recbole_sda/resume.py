@@ -150,7 +150,7 @@ def token_fingerprint(dataset) -> int:
 
 
 def data_fingerprint(*datasets) -> int:
-    """Of a training set, and of those it is validated and tested on: tokens, interactions, fields of both sides."""
+    """Of a training set, and of those it is validated and tested on: tokens, interactions, all their fields."""
     fingerprint = token_fingerprint(datasets[0])
     for dataset in datasets:
         for table in (dataset.inter_feat, dataset.user_feat, dataset.item_feat):

@@ -2,11 +2,21 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import time
 
 import pytest
 
-from recbole_sda.artefacts import DIGEST_CHARS, build_once, clear_folder, digest, read_manifest, write_manifest
+from recbole_sda.artefacts import (
+    DIGEST_CHARS,
+    build_once,
+    clear_folder,
+    digest,
+    read_manifest,
+    write_manifest,
+    written_whole,
+)
 
 SETTINGS = {"seed": 1, "backbone": "tiny", "prompts": {"image": "a", "text": "b"}, "modalities": ["image", "text"]}
 
@@ -138,6 +148,53 @@ def test_a_manifest_comes_back_as_it_went(tmp_path):
     text = (tmp_path / "manifest.json").read_text(encoding="utf-8")
     assert "Café ☕" in text
     assert json.loads(text) == manifest
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    path = tmp_path / "a.txt"
+
+    def fail():
+        with written_whole(path) as unfinished:
+            unfinished.write_text("ha")
+            raise OSError("disk full")
+
+    with written_whole(path) as unfinished:
+        unfinished.write_text("whole")
+        assert not path.exists()
+    with pytest.raises(OSError, match="disk full"):
+        fail()
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"a.txt": "whole"}
+
+
+def test_what_killed_writers_left_goes_at_the_next_write_and_what_others_write_stays(tmp_path):
+    path, context = tmp_path / "a[1].txt", multiprocessing.get_context("spawn")
+    begun = context.Queue()
+    writers = [context.Process(target=_write_for_ever, args=(path, begun), daemon=True) for _ in range(2)]
+    for writer in writers:
+        writer.start()
+    killed, writing = (path.with_name(begun.get(timeout=300)) for _ in writers)
+    (victim,) = (writer for writer in writers if f".{writer.pid}." in killed.name)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.join()
+    others = [tmp_path / f"a[1].txt.elsewhere.{victim.pid}.unfinished", tmp_path / "a[1].txt.unfinished"]
+    others += [killed.with_name(killed.name.replace("a[1]", "a1")), killed.with_name(f"b{killed.name}")]
+    for other in others:
+        other.touch()
+    assert killed.exists()
+    with written_whole(path) as unfinished:
+        unfinished.write_text("whole")
+        assert sorted(tmp_path.iterdir()) == sorted([*others, writing, unfinished])
+    assert sorted(tmp_path.iterdir()) == sorted([*others, writing, path])
+    for writer in writers:
+        writer.kill()
+        writer.join()
+
+
+def _write_for_ever(path, begun):
+    with written_whole(path) as unfinished:
+        unfinished.write_text("ha")
+        begun.put(unfinished.name)
+        time.sleep(600)
 
 
 def _ask(folder, name, start, answers):

@@ -91,6 +91,26 @@ def test_every_model_holds_out_the_same_items_and_tests_the_same_pairs(data_path
     assert other.cold_items.tolist() != seen[0][0]
 
 
+@pytest.mark.parametrize(("model", "same"), [("BPR", "all"), ("SASRec", "none")])
+def test_recboles_mask_covers_what_was_held_out(model, same, data_path):
+    """Which RecBole, reading the splits, cannot know."""
+    found = []
+    for mask in ("recbole", same):
+        config = configure(model, data_path, history_mask=mask, metric_decimal_place=8, cold_share=0.5)
+        loaders = data_preparation(config, load_dataset(config))
+        torch.manual_seed(0)
+        trainer = build_trainer(config, config.model_class(config, loaders[0]._dataset))
+        trainer.prepare_evaluation(*loaders)
+        found.append([dict(trainer.evaluate(data, load_best_model=False)) for data in loaders[1:]])
+    assert found[0] == found[1]
+    if model == "BPR":  # and it matters here: unmasked, held-out items of the users rank among the first
+        had = loaders[0]._dataset.held_out_interactions
+        trainer._restrictions = dict.fromkeys(loaders, lambda *_: None)
+        trainer.evaluate(loaders[2], load_best_model=False)
+        shown, users = (trainer.eval_collector.last.get(f"rec.{what}").numpy() for what in ("items", "users"))
+        assert np.asarray(had[np.repeat(users, shown.shape[1]), shown.ravel()]).any()
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

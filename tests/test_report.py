@@ -192,12 +192,18 @@ def test_the_lines_below_say_what_is_missing_refused_and_without_content():
     runs = [run("ids", model=model) for model in ("VBPR", "SLMRec", "SASRec")]
     lossy = run("sda", missing={"image": 6, "text": 2}, skipped=3)
     lines = results_table(result(*runs, lossy), split=SPLIT).splitlines()
-    refused = "3 files refused, see saved/features/ab12/skipped.csv"
+    refused = "3 files refused, listed in skipped.csv of saved/features/ab12"
     assert f"300 items, 6 without image, 2 without text, {refused}" in lines
     assert "ids: without features VBPR has no content terms" in lines
     assert f"ids: {NO_CONTENT['SLMRec']}" in lines
     assert SPLIT in lines
     assert "ids: without" not in results_table(result(run("sda", model="VBPR")))
+
+
+def test_of_several_stores_the_lines_name_each_that_may_list_refused_files():
+    stores = {"features": "saved/features/ab12,cover=/data/cd34"}
+    table = results_table(result(run(skipped=2, artefacts=stores)))
+    assert "2 files refused, listed in skipped.csv of saved/features/ab12,cover=/data/cd34" in table
 
 
 def test_the_lines_below_say_who_was_a_candidate():

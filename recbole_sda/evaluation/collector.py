@@ -69,7 +69,7 @@ class SDACollector(Collector):
             users = interaction[self.config["USER_ID_FIELD"]]
             # With sampled candidates an interaction has a line for each of them, a user's lines together.
             batch["rec.users"] = users if len(users) == len(scores_tensor) else users.unique_consecutive()
-            self._batches.append(batch)
+            self._batches.append({name: values.cpu() for name, values in batch.items()})
 
     def get_data_struct(self):
         """What was collected, in main memory, from all processes; the next evaluation starts from nothing."""
@@ -94,7 +94,7 @@ def rank(scores: Tensor, positive_u: Tensor, positive_i: Tensor, k: int) -> dict
 
     Returns:
         ``rec.items`` (rows, k), by falling score; ``rec.topk`` (rows, k + 1): whether each is a target, then the
-        number of targets; ``rec.targets`` (targets, 2): row and item, by row.
+        number of targets; ``rec.targets`` (targets, 2): row and item, by row. All int32.
     """
     rows, n_items = scores.shape
     items = torch.topk(scores, k, dim=-1).indices
@@ -105,19 +105,19 @@ def rank(scores: Tensor, positive_u: Tensor, positive_i: Tensor, k: int) -> dict
     hits = torch.isin(numbers, pairs).int()
     targets = torch.bincount(row, minlength=rows).int().unsqueeze(1)
     return {
-        "rec.items": items,
+        "rec.items": items.int(),
         "rec.topk": torch.cat([hits, targets], dim=1),
-        "rec.targets": torch.stack([row, pairs % n_items], dim=1),
+        "rec.targets": torch.stack([row, pairs % n_items], dim=1).int(),
     }
 
 
 def join(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """One batch of all, its rows numbered on."""
-    rows = 0
+    """One batch of all, its rows numbered on; takes the parts out of the batches."""
+    rows, names = 0, list(batches[0]) if batches else []
     for batch in batches:
         batch["rec.targets"][:, 0] += rows
         rows += len(batch["rec.items"])
-    return {name: torch.cat([batch[name] for batch in batches]) for name in (batches[0] if batches else ())}
+    return {name: torch.cat([batch.pop(name) for batch in batches]) for name in names}
 
 
 def _is_of_rows(name: str) -> bool:

@@ -13,25 +13,40 @@ def gather_rows(rows: dict[str, Tensor], samples: int) -> dict[str, Tensor]:
     """Every process's rows in every process, in the order and number that one process has.
 
     Args:
-        rows: this process's, by name, on the CPU.
+        rows: this process's, by name, on the CPU; the same names in the same order in every process.
         samples: of the evaluation, all processes together.
     """
-    parts: list[dict[str, Tensor]] = [{} for _ in range(dist.get_world_size())]
-    dist.all_gather_object(parts, rows)
-    return interleave(parts, samples)
+    gathered = {name: gather_tensor(values) for name, values in rows.items()}
+    return interleave(gathered, samples)
 
 
-def interleave(parts: list[dict[str, Tensor]], samples: int) -> dict[str, Tensor]:
+def gather_tensor(values: Tensor) -> list[Tensor]:
+    """Every process's tensor, by rank, on the CPU; they may differ in length, and in nothing else."""
+    device = "cuda" if dist.get_backend() == "nccl" else "cpu"
+    lengths = _all_gather(torch.tensor([len(values)], device=device))
+    padded = values.new_zeros(max(map(int, lengths)), *values.shape[1:], device=device)
+    padded[: len(values)] = values
+    return [piece[:length].cpu() for piece, length in zip(_all_gather(padded), lengths, strict=True)]
+
+
+def _all_gather(values: Tensor) -> list[Tensor]:
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values)
+    return gathered
+
+
+def interleave(gathered: dict[str, list[Tensor]], samples: int) -> dict[str, Tensor]:
     """Undo torch's ``DistributedSampler``: process r of n has rows r, r + n, …, the last ones repeat the first.
 
     ``rec.targets`` are (row, item) and go by their row. What has another number of rows than its process has
     samples (scores of sampled candidates) is strung together.
+
+    Args:
+        gathered: by name, each process's rows.
     """
-    processes = len(parts)
-    share = -(-samples // processes)
     joined = {}
-    for name in parts[0]:
-        pieces = [part[name] for part in parts]
+    for name, pieces in gathered.items():
+        share = -(-samples // len(pieces))
         if name == "rec.targets":
             joined[name] = _interleave_targets(pieces, samples)
         elif all(len(piece) == share for piece in pieces):

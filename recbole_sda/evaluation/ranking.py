@@ -1,13 +1,15 @@
 """The evaluating side of a trainer: the same candidates for every model, one result from all processes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 
 import pandas as pd
+import pyarrow as pa
 
 from recbole_sda.errors import SDAError
-from recbole_sda.evaluation.candidates import Restriction, is_restricted, restrictions
-from recbole_sda.evaluation.users import user_table
+from recbole_sda.evaluation.candidates import Restriction, restricted_by, restrictions
+from recbole_sda.evaluation.users import user_frame, user_tables, write_users
 
 PREPARE = "call trainer.prepare_evaluation(train_data, valid_data, test_data) first"
 
@@ -29,8 +31,8 @@ class RankingMixin:
 
     def check_prepared(self, eval_data) -> None:
         """Raises: SDAError: the candidates of this data depend on splits that are not known yet."""
-        if eval_data and is_restricted(self.config) and eval_data not in self._restrictions:
-            asked = "protocol=uni100" if self.config["protocol"] == "uni100" else "history_mask=all"
+        asked = restricted_by(self.config)
+        if eval_data and asked and eval_data not in self._restrictions:
             raise SDAError(f"{asked} needs the splits that this data is one of; {PREPARE}")
 
     def evaluate(self, eval_data, *args, **kwargs):
@@ -48,19 +50,26 @@ class RankingMixin:
         return super().evaluate(eval_data, *args, **kwargs)
 
     def user_results(self) -> pd.DataFrame:
-        """Every user's values in the latest evaluation; see ``user_table``.
+        """Every user's values in the latest evaluation; see ``user_tables``.
 
         Raises:
             SDAError: there was none, or its metrics rank no items.
         """
+        return user_frame(self._user_tables())
+
+    def write_user_results(self, path: str | Path) -> None:
+        """The same as a parquet file, without having all of it in memory."""
+        write_users(self._user_tables(), Path(path))
+
+    def _user_tables(self) -> Iterator[pa.Table]:
         collected = self.eval_collector.last
         if collected is None or "rec.users" not in collected:
             raise SDAError("user_results() needs an evaluate() before it, with a metric of a ranking such as NDCG")
-        return user_table(self.evaluator, collected, self._evaluated._dataset)
+        return user_tables(self.evaluator, collected, self._evaluated._dataset)
 
     def _full_sort_batch_eval(self, batched_data):
         interaction, history, positive_u, positive_i = batched_data
-        if self.config["history_mask"] != "recbole" or is_restricted(self.config):
+        if self.config["history_mask"] != "recbole" or restricted_by(self.config):
             history = None
         interaction, scores, positive_u, positive_i = super()._full_sort_batch_eval(
             (interaction, history, positive_u, positive_i)

@@ -48,7 +48,8 @@ def _items(runs: list[dict]) -> str:
     run = max(runs, key=lambda run: len(run["missing"]))
     parts = [f"{run['items']} items", *(f"{count} without {name}" for name, count in run["missing"].items())]
     if run["skipped"]:
-        parts.append(f"{run['skipped']} files refused, see {run['artefacts']['features']}/skipped.csv")
+        # Of several stores each has its own.
+        parts.append(f"{run['skipped']} files refused, listed in skipped.csv of {run['artefacts']['features']}")
     return ", ".join(parts)
 
 

@@ -4,6 +4,8 @@ import math
 from statistics import fmean, stdev
 
 SPLITS = ("valid", "test")
+# What the main table shows, and what variants are compared by.
+METRICS = ("hit", "ndcg", "tailhit", "tailndcg")
 
 
 def summarise(runs: list[dict]) -> list[dict]:

@@ -5,9 +5,8 @@ from typing import NamedTuple
 from tabulate import tabulate
 
 from recbole_sda.report.notes import notes
-from recbole_sda.report.summary import SPLITS, named_runs, summarise
+from recbole_sda.report.summary import METRICS, SPLITS, named_runs, summarise
 
-METRICS = ("hit", "ndcg", "tailhit", "tailndcg")
 # Metric → what its column is called.
 FURTHER = {
     **{name: name for name in ("headhit", "headndcg", "warmhit", "warmndcg", "coldhit", "coldndcg")},

@@ -11,8 +11,7 @@ from scipy.sparse import csr_matrix
 from small_shop import LEAVE_ONE_OUT, configure, prepare, purchases, scores_by_user, write_shop
 
 from recbole_sda.errors import SDAError
-from recbole_sda.evaluation import candidates
-from recbole_sda.evaluation.candidates import draw_untouched
+from recbole_sda.evaluation.candidates import SampledCandidates, random_numbers
 from recbole_sda.trainer import build_trainer
 
 MODELS = ("BPR", "SASRec")
@@ -39,6 +38,11 @@ def built(shops, model, **values):
 def results(trainer, loaders):
     """Of validation and of test."""
     return [trainer.evaluate(loader, load_best_model=False) for loader in loaders[1:]]
+
+
+def drawn_for_all(trainer, loader):
+    """(users, 100): the candidates of uni100, padding's user at 0."""
+    return trainer._restrictions[loader].negatives(np.arange(loader._dataset.user_num))
 
 
 def brute_force(shops, trainer, loaders, allowed, topk=(3, 10)):
@@ -108,19 +112,19 @@ def test_the_whole_history_is_masked_where_the_model_sees_its_end_alone(shops):
 @pytest.mark.parametrize("model", MODELS)
 def test_uni100_equals_brute_force_over_the_drawn_candidates(shops, model):
     trainer, loaders = built(shops, model, protocol="uni100")
-    drawn = trainer._restrictions[loaders[2]].negatives
+    drawn = drawn_for_all(trainer, loaders[2])
     expected = brute_force(
         shops, trainer, loaders, lambda user, item, _, target: item in drawn[user] or item == target
     )
     for result, wanted in zip(results(trainer, loaders), expected, strict=True):
         assert dict(result) == pytest.approx(wanted, abs=1e-7)
         assert 0 < result["ndcg@10"] < 1
-    assert results(trainer, loaders) == results(trainer, loaders)  # drawn once
+    assert results(trainer, loaders) == results(trainer, loaders)  # the same at every evaluation
 
 
 def test_the_candidates_are_a_hundred_different_items_that_the_user_never_touched(shops):
     trainer, loaders = built(shops, "SASRec", protocol="uni100")
-    drawn = trainer._restrictions[loaders[1]].negatives
+    drawn = drawn_for_all(trainer, loaders[1])
     for user, bought in purchases(shops, loaders[0]._dataset).items():
         untouched = loaders[0]._dataset.item_num - 1 - len(set(bought))
         candidates = set(drawn[user].tolist()) - {0}
@@ -133,7 +137,7 @@ def test_every_model_seed_and_batch_gets_the_same_candidates_and_another_protoco
     def drawn(model="BPR", **values):
         trainer, loaders = built(shops, model, protocol="uni100", **values)
         assert trainer._restrictions[loaders[1]] is trainer._restrictions[loaders[2]]
-        return trainer._restrictions[loaders[1]].negatives
+        return drawn_for_all(trainer, loaders[1])
 
     first = drawn()
     for other in (
@@ -171,34 +175,67 @@ def touched_by(rows, n_items):
     return csr_matrix((np.ones(len(items)), (users, items)), shape=(len(rows), n_items))
 
 
+def draw(rows, n_items, *, seed=3, users=None):
+    drawn = SampledCandidates(touched_by(rows, n_items), seed=seed)
+    return drawn.negatives(np.arange(len(rows)) if users is None else np.asarray(users))
+
+
 def test_every_untouched_item_is_drawn_equally_often():
     touched, draws = [1, 2, 50, 199, 200], 2000
-    drawn = draw_untouched(touched_by([touched] * draws, 201), seed=0)
-    counts = np.bincount(drawn.ravel(), minlength=201)
+    counts = np.bincount(draw([touched] * draws, 201).ravel(), minlength=201)
     assert counts[[0, *touched]].sum() == 0
     share = np.delete(counts, [0, *touched]) / draws
     deviation = math.sqrt(100 / 195 * 95 / 195 / draws)
     assert np.abs(share - 100 / 195).max() < 5 * deviation
 
 
+def test_draws_of_neighbouring_users_and_seeds_have_as_much_in_common_as_chance():
+    """The items that two draws of 100 of 200 share have mean 50 and the hypergeometric variance."""
+    rows = [[]] * 2000
+    one, next_seed = draw(rows, 201, seed=1), draw(rows, 201, seed=2)
+    deviation = math.sqrt(100 * 1 / 2 * 1 / 2 * 100 / 199)
+    for other in (np.roll(one, 1, axis=0), next_seed, np.roll(next_seed, 1, axis=0)):
+        common = [len(np.intersect1d(a, b)) for a, b in zip(one, other, strict=True)]
+        assert abs(np.mean(common) - 50) < 4 * deviation / math.sqrt(2000)
+        assert np.std(common) == pytest.approx(deviation, rel=0.1)
+
+
+def test_the_numbers_are_splitmix64s():
+    """One number at a time; the stream of 0 begins with those that the generator is known by."""
+
+    def stream(state, count):
+        for _ in range(count):
+            state = (state + 0x9E3779B97F4A7C15) % 2**64
+            mixed = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+            mixed = (mixed ^ mixed >> 27) * 0x94D049BB133111EB % 2**64
+            yield mixed ^ mixed >> 31
+
+    assert [*stream(0, 3)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+    numbers = random_numbers(2020, np.array([0, 1, 10_000_000]))
+    # Each user's start is a number of the seed's stream, whose own start is mixed, too.
+    seed_start = next(stream(2020 - 0x9E3779B97F4A7C15, 1))
+    for column, user in enumerate((0, 1, 10_000_000)):
+        start = next(stream(seed_start + (user - 1) * 0x9E3779B97F4A7C15, 1))
+        assert numbers[:, column].tolist() == [(number >> 11) / 2**53 for number in stream(start, 100)]
+
+
 @pytest.mark.parametrize("left", [0, 1, 50, 99, 100, 101])
 def test_a_short_rest_is_taken_whole(left):
     n_items = 151
     touched = np.random.default_rng(left).permutation(np.arange(1, n_items))[left:]
-    (drawn,) = draw_untouched(touched_by([touched], n_items), seed=3)
+    (drawn,) = draw([touched], n_items)
     assert len(set(drawn.tolist()) - {0}) == min(left, 100)
     assert not np.isin(drawn, touched).any()
     assert (drawn == 0).sum() == max(0, 100 - left)
 
 
-def test_a_users_draw_depends_on_no_other_user(monkeypatch):
+def test_a_users_draw_depends_on_no_other_user_nor_on_who_is_asked_with_them():
     generator = np.random.default_rng(1)
     rows = [generator.choice(np.arange(1, 300), size=generator.integers(0, 250), replace=False) for _ in range(9)]
-    alone = draw_untouched(touched_by(rows, 300), seed=3)
-    others = draw_untouched(touched_by([*([[7, 8]] * 4), *rows[4:], [1], [2]], 300), seed=3)
-    np.testing.assert_array_equal(alone[4:], others[4:9])
-    monkeypatch.setattr(candidates, "BLOCK", 4)
-    np.testing.assert_array_equal(alone, draw_untouched(touched_by(rows, 300), seed=3))
+    whole = draw(rows, 300)
+    np.testing.assert_array_equal(whole[4:], draw([*([[7, 8]] * 4), *rows[4:], [1], [2]], 300)[4:9])
+    for batch in ([3], [8, 0, 5], [2, 2, 1], []):
+        np.testing.assert_array_equal(whole[batch], draw(rows, 300, users=batch))
 
 
 # --- items that were held out of the dataset count as touched ---
@@ -220,6 +257,38 @@ def test_interactions_held_out_of_the_splits_still_count(shops, asked):
     assert scores[0, 5] == 0
 
 
+def held_out_of(loaders, rows):
+    """Take interactions out of the splits: user id → items that no split has."""
+    dataset = loaders[0]._dataset
+    users = [user for user, items in rows.items() for _ in items]
+    pairs = (users, [item for items in rows.values() for item in items])
+    matrix = csr_matrix((np.ones(len(users)), pairs), shape=(dataset.user_num, dataset.item_num))
+    for loader in loaders:
+        loader._dataset.held_out_interactions = matrix
+
+
+@pytest.mark.parametrize(("model", "masks"), [("BPR", True), ("SASRec", False)])
+@pytest.mark.parametrize("mask", ["recbole", "all", "none"])
+def test_with_cold_items_a_mask_of_histories_knows_what_was_held_out(shops, model, masks, mask):
+    trainer, loaders = built(shops, model, history_mask=mask, cold_share=0.1)
+    generator = np.random.default_rng(0)
+    n_users, n_items = loaders[0]._dataset.user_num, loaders[0]._dataset.item_num
+    bought = purchases(shops, loaders[0]._dataset)
+    held_out = {u: set(generator.integers(1, n_items, 60)) - set(bought.get(u, ())) for u in range(1, n_users)}
+    held_out_of(loaders, held_out)
+    trainer.prepare_evaluation(*loaders)
+
+    def allowed(user, item, history, target):
+        return item == target or item not in history | held_out[user]
+
+    masked = masks if mask == "recbole" else mask == "all"
+    expected = brute_force(shops, trainer, loaders, allowed if masked else anything)
+    for result, wanted in zip(results(trainer, loaders), expected, strict=True):
+        assert dict(result) == pytest.approx(wanted, abs=1e-7)
+    if masked:
+        assert expected != brute_force(shops, trainer, loaders, new_to_the_user)
+
+
 # --- without the splits ---
 
 
@@ -228,6 +297,7 @@ def test_interactions_held_out_of_the_splits_still_count(shops, asked):
     [
         ({"history_mask": "all"}, "history_mask=all needs the splits"),
         ({"protocol": "uni100"}, "protocol=uni100 needs the splits"),
+        ({"cold_share": 0.1}, r"cold_share=0\.1 needs the splits"),
         ({"metrics": ["NDCG", "TailHit"]}, "the metrics need data.tail of the training data"),
     ],
 )

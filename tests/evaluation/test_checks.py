@@ -7,7 +7,9 @@ from recbole.data import create_dataset
 from small_shop import LEAVE_ONE_OUT, configure, prepare, write_shop
 
 from recbole_sda.errors import SDAError
-from recbole_sda.evaluation.checks import check_dataset
+from recbole_sda.evaluation import checks
+from recbole_sda.evaluation.checks import check_dataset, check_group_metric, check_group_split, metric_group
+from recbole_sda.recommend import build, load_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +78,8 @@ def test_times_that_are_not_there(tmp_path, model):
 def test_without_times_a_random_order_goes(tmp_path):
     config = check(shop(tmp_path, [6] * 9, time=False), eval_args={**LEAVE_ONE_OUT, "order": "RO"})
     prepare(config)
+    with pytest.raises(SDAError, match="order RO: SASRec reads interactions in the order of time; use order TO"):
+        check(shop(tmp_path / "b", [6] * 9), "SASRec", eval_args={**LEAVE_ONE_OUT, "order": "RO"})
 
 
 def test_a_ranking_longer_than_the_catalogue(tmp_path):
@@ -88,3 +92,29 @@ def test_a_ranking_longer_than_the_catalogue(tmp_path):
 def test_an_ordinary_shop_passes(tmp_path):
     for model in ("BPR", "SASRec"):
         check(write_shop(tmp_path / model / "shop"), model)
+
+
+@pytest.mark.parametrize(
+    ("metric", "group"),
+    [("TailHit@10", "tail"), ("headndcg@5", "head"), ("WarmHit@10", "warm"), ("Hit@10", None)],
+)
+def test_which_group_a_metric_is_of(metric, group):
+    assert metric_group(metric) == group
+
+
+@pytest.mark.parametrize("split", [{"LS": "valid_and_test"}, {"RS": [0.8, 0.1, 0.1]}])
+@pytest.mark.parametrize(("model", "order"), [("BPR", "TO"), ("BPR", "RO"), ("SASRec", "TO")])
+def test_the_early_look_is_at_the_split_that_training_will_have(tmp_path, monkeypatch, model, order, split):
+    seen = []
+
+    def noting(config, train, valid):
+        seen.append([data.inter_feat[data.iid_field].tolist() for data in (train, valid)])
+
+    monkeypatch.setattr(checks, "_check_group", noting)
+    eval_args = {**LEAVE_ONE_OUT, "order": order, "split": split}
+    config = configure(write_shop(tmp_path / "shop"), model, eval_args=eval_args, features="none")
+    check_group_split(config, load_dataset(config))
+    _, _, _, loaders = build(config)
+    check_group_metric(config, *loaders[:2])
+    early, late = ([sorted(part) for part in look] for look in seen)  # loaders shuffle what they train on
+    assert early == late

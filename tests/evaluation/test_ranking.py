@@ -1,6 +1,8 @@
 """The collector against stock RecBole's, and each user's own values against the means."""
 
 import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
 from recbole.evaluator import Collector, Evaluator
@@ -143,9 +145,26 @@ def test_several_targets_of_a_user_are_one_row(shops):
     assert users["target"].map(len).max() > 1
 
 
+@pytest.mark.parametrize("rows", [1, 7, 100])
+def test_results_are_made_and_written_a_part_at_a_time(shops, rows, tmp_path, monkeypatch):
+    metrics = ["NDCG", "TailHit", "AveragePopularity", "TailPercentage"]
+    split = {"eval_args": {**LEAVE_ONE_OUT, "split": {"RS": [0.5, 0.2, 0.3]}}}
+    trainer, loaders = prepared(shops, metrics=metrics, **split)
+    trainer.evaluate(loaders[2], load_best_model=False)
+    whole = trainer.user_results()
+    monkeypatch.setattr("recbole_sda.evaluation.users.ROWS", rows)
+    pd.testing.assert_frame_equal(trainer.user_results(), whole)
+    trainer.write_user_results(tmp_path / "users.parquet")
+    assert pq.ParquetFile(tmp_path / "users.parquet").num_row_groups == -(-len(whole) // rows)
+    read = pd.read_parquet(tmp_path / "users.parquet")
+    pd.testing.assert_frame_equal(read.assign(target=read["target"].map(list)), whole)
+
+
 def test_user_results_need_an_evaluation(shops):
-    with pytest.raises(SDAError, match=r"user_results\(\) needs an evaluate\(\) before it"):
-        prepared(shops)[0].user_results()
+    trainer, _ = prepared(shops)
+    for ask in (trainer.user_results, lambda: trainer.write_user_results("users.parquet")):
+        with pytest.raises(SDAError, match=r"user_results\(\) needs an evaluate\(\) before it"):
+            ask()
 
 
 def test_a_loaded_model_is_evaluated_without_fit(shops):

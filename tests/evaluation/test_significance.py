@@ -264,6 +264,15 @@ def test_several_targets_are_a_set(tested):
     assert compared(runs)[0]["gain"] == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize(
+    "other", [[["a", "b c"], ["d"]], [["a b c"], ["d"]], [["a b"], ["c", "d"]], [["a b", "c"], []]]
+)
+def test_sets_that_are_written_alike_are_not_the_same(tested, other):
+    runs = [tested("ids", [1, 20], targets=[["a b", "c"], ["d"]]), tested("sda", [2, 3], targets=other)]
+    with pytest.raises(SDAError, match="SASRec: sda and ids were not tested on the same"):
+        compared(runs)
+
+
 def test_each_user_is_averaged_over_the_seeds(tested):
     runs = [tested(v, ranks_of(10 * n + s), seed=s) for n, v in enumerate(("ids", "sda")) for s in (1, 2, 3)]
     base, other = (np.mean([ndcg(ranks_of(10 * n + s)) for s in (1, 2, 3)], axis=0) for n in (0, 1))
