@@ -7,12 +7,19 @@ from functools import cache
 from pathlib import Path
 
 from recbole_sda import compat
-from recbole_sda.defaults import Loader, parse_value, properties_folder, read_properties, read_yaml
+from recbole_sda.defaults import (
+    Loader,
+    over_our_defaults,
+    properties_folder,
+    read_datasets_own,
+    read_properties,
+    read_yaml,
+    recbole_properties_folder,
+)
 from recbole_sda.errors import SDAError
 
 compat.prepare_recbole()
 
-import recbole  # noqa: E402
 from recbole.config import Config  # noqa: E402
 from recbole.utils import (  # noqa: E402
     ModelType,
@@ -25,7 +32,7 @@ from recbole.utils import (  # noqa: E402
 
 from recbole_sda.config_checks import check_metrics, check_values  # noqa: E402
 from recbole_sda.evaluation import register_metrics  # noqa: E402
-from recbole_sda.key_kinds import is_text  # noqa: E402
+from recbole_sda.key_kinds import typed_value  # noqa: E402
 from recbole_sda.model import OWN_MODELS  # noqa: E402
 
 # Keys that RecBole reads but that stand in none of its YAML files.
@@ -36,7 +43,6 @@ RECBOLE_UNLISTED = (
 # By which RecBole joins processes; here Ray does.
 JOINING = ("ip", "local_rank", "offset", "port", "world_size")
 
-NULLS = ("", "~", "null", "None")
 _EXAMPLES = {"model": "--model=SASRec", "dataset": "--dataset=demo"}
 
 
@@ -120,7 +126,7 @@ class SDAConfig(Config):
         return values
 
     def _convert_config_dict(self, config_dict):
-        return {key: _typed(key, value) for key, value in config_dict.items()}
+        return {key: typed_value(key, value) for key, value in config_dict.items()}
 
     def _load_cmd_line(self):
         values = {}
@@ -151,17 +157,13 @@ class SDAConfig(Config):
     def _load_internal_config_dict(self, model, model_class, dataset):
         super()._load_internal_config_dict(model, model_class, dataset)
         recbole_keys = set(self.internal_config_dict)
-        overall = read_properties("overall")
         particular = {
             **read_properties("model", model),
             **read_properties("dataset", dataset),
             **self._datasets_own(dataset),
         }
         self._particular = frozenset(particular)
-        # What suits a backbone gives way to what suits a model or a dataset, either of which may choose it.
-        backbone = {**overall, **particular, **self.external_config_dict}["backbone"]
-        suited = read_properties("backbone", str(backbone))
-        self.internal_config_dict.update({**overall, **suited, **particular})
+        self.internal_config_dict.update(over_our_defaults(particular, self.external_config_dict))
         _check_known(self.external_config_dict, "")
         read = {*recbole_keys, *self.internal_config_dict, *_always_known()}
         self.unused_keys = sorted(set(self.external_config_dict) - read)
@@ -174,9 +176,9 @@ class SDAConfig(Config):
     def _datasets_own(self, dataset: str) -> dict:
         """``dataset/<name>/<name>.yaml``."""
         data_path = {**self.internal_config_dict, **self.external_config_dict}["data_path"]
-        own = Path(data_path) / dataset / f"{dataset}.yaml"
-        values = read_yaml(own) if own.is_file() else {}
-        _check_known(values, f"{own}: ")
+        folder = Path(data_path) / dataset
+        values = read_datasets_own(folder)
+        _check_known(values, f"{folder / dataset}.yaml: ")
         return values
 
     def _settle_negative_sampling(self):
@@ -199,7 +201,7 @@ def find_model(name: str) -> type:
         with compat.keep_anomaly_mode():
             return get_model(name)
     except (AttributeError, ValueError, ImportError) as error:
-        recboles = [file.stem for file in (_recbole_properties() / "model").glob("*.yaml")]
+        recboles = [file.stem for file in (recbole_properties_folder() / "model").glob("*.yaml")]
         if name in recboles:
             raise SDAError(f"model={name!r} cannot be imported: {error}") from error
         # An ImportError says nothing here: RecBole looks for every unknown name beside LightGBM and XGBoost.
@@ -209,7 +211,7 @@ def find_model(name: str) -> type:
 @cache
 def known_keys() -> frozenset[str]:
     """Every key that RecBole, any of its models, or we read."""
-    files = [f for f in _recbole_properties().rglob("*.yaml") if not f.stem.endswith("url")]
+    files = [f for f in recbole_properties_folder().rglob("*.yaml") if not f.stem.endswith("url")]
     files += [f for f in properties_folder().rglob("*.yaml") if f.parent.name != "tune"]
     return _always_known() | {key for file in files for key in read_yaml(file)}
 
@@ -231,17 +233,3 @@ def _nearest(name: str, names: Iterable[str]) -> str:
     spelled = {known.lower(): known for known in sorted(names)}
     near = difflib.get_close_matches(name.lower(), spelled, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(spelled[n] for n in near)}?" if near else "`--help` lists what is known"
-
-
-def _recbole_properties() -> Path:
-    return Path(recbole.__file__).parent / "properties"
-
-
-def _typed(key: str, value):
-    if not isinstance(value, str):
-        return value
-    if is_text(key):
-        return None if value in NULLS else value
-    if key.endswith("_num_interval"):  # "[5,10]" is an interval to RecBole, not a list
-        return value
-    return parse_value(value)

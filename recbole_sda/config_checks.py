@@ -9,8 +9,8 @@ from accelerate.utils import is_tensorboard_available, is_wandb_available
 from recbole_sda.errors import SDAError
 from recbole_sda.evaluation import known_metrics
 from recbole_sda.evaluation.candidates import NEGATIVES
-from recbole_sda.key_kinds import check_kinds, keys_of_type
-from recbole_sda.variants import VARIANTS, check_names, is_own
+from recbole_sda.key_kinds import check_kinds, keys_of_type, names
+from recbole_sda.variants import VARIANTS, check_names, embeds, is_own
 
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 # Names become names of files and of keys.
@@ -26,14 +26,14 @@ def check_values(config) -> None:
     """
     values = config.final_config_dict
     for key in keys_of_type("list"):
-        values[key] = _names(key, values[key])
+        values[key] = names(key, values[key])
     for key in keys_of_type("ints"):
         values[key] = _whole_numbers(key, values[key])
     check_kinds(values)
+    check_names(values["compare"] or [])
     _check_modalities(config)
     values["align_trackers"] = values["align_trackers"] or []
     _check_trackers(values["align_trackers"])
-    check_names(values["compare"] or [])
     _check_contradictions(config)
     if values["adapter"] == "moda" and values["lora_r"] % values["num_experts"]:
         divisors = [n for n in range(1, values["lora_r"] + 1) if values["lora_r"] % n == 0]
@@ -63,7 +63,7 @@ def check_metrics(values: dict) -> None:
     Raises:
         SDAError: ``metrics`` are not names or not known, ``valid_metric`` is none.
     """
-    values["metrics"] = _names("metrics", values["metrics"])
+    values["metrics"] = names("metrics", values["metrics"])
     if not values["metrics"]:
         raise SDAError(f"metrics={values['metrics']!r} names none; choose some, for example Hit,NDCG")
     known = {name.lower(): name for name in known_metrics()}
@@ -86,20 +86,24 @@ def _check_modalities(config) -> None:
             "digits and _, each once"
         )
     values["modality_kinds"] = values["modality_kinds"] or {}
-    if strangers := [name for name in values["modality_kinds"] if name not in modalities]:
+    strangers = [name for name in values["modality_kinds"] if name not in modalities]
+    # What a file says of kinds and adapters serves other runs where nothing is embedded.
+    makes_features = embeds(values)
+    if strangers and makes_features:
         raise SDAError(
             f"modality_kinds names {', '.join(strangers)}, but modalities={','.join(modalities)}; add it there"
         )
     if len(modalities) > 1 or values["adapter"] == "none":
         return
     remedy = f"alignment needs two modalities, such as an image and a text; with modalities={modalities[0]} use"
-    trained = [name for name in values["compare"] or [] if _trains(name)]
+    trained = [name for name in values["compare"] or [] if VARIANTS[name].get("adapter", "none") != "none"]
     if trained:
         raise SDAError(f"compare names {', '.join(trained)}, but {remedy} --compare=ids,zero_shot")
-    if config.given("adapter"):
+    if not config.given("adapter"):
+        # Nobody asked for adaptation in so many words, and one modality leaves nothing to align.
+        values["adapter"] = "none"
+    elif makes_features:
         raise SDAError(f"adapter={values['adapter']}, but {remedy} --adapter=none, or leave adapter out")
-    # Nobody asked for adaptation in so many words, and one modality leaves nothing to align.
-    values["adapter"] = "none"
 
 
 def _check_trackers(names: list[str]) -> None:
@@ -108,10 +112,6 @@ def _check_trackers(names: list[str]) -> None:
             raise SDAError(f"align_trackers={','.join(names)}: {name!r} is unknown; choose {', '.join(TRACKERS)}")
         if not TRACKERS[name]():
             raise SDAError(f"align_trackers={','.join(names)}: {name} is not installed; pip install {name}")
-
-
-def _trains(variant: str) -> bool:
-    return VARIANTS[variant].get("adapter", "none") != "none" if variant in VARIANTS else False
 
 
 def _check_contradictions(config) -> None:
@@ -169,13 +169,3 @@ def _whole_numbers(key: str, value) -> list[int] | None:
     if not numbers or not all(type(number) is int for number in numbers) or len(set(numbers)) < len(numbers):
         raise SDAError(f"{key}={value!r} must be whole numbers with commas between them, each once, such as 1,2,3")
     return numbers
-
-
-def _names(key: str, value) -> list[str] | None:
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if value is None:
-        return None
-    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
-        raise SDAError(f"{key}={value!r} must be names with commas between them")
-    return list(value)

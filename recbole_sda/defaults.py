@@ -1,6 +1,7 @@
 """The YAML in ``properties/``: where it lies, how it is read, and the help that its comments give."""
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -79,6 +80,34 @@ def read_properties(kind: str, name: str = "") -> dict:
     return read_yaml(path) if path.is_file() else {}
 
 
+def read_datasets_own(folder: Path) -> dict:
+    """The keys of ``dataset/<name>/<name>.yaml``, given ``dataset/<name>``; none where there is no such file."""
+    path = folder / f"{folder.name}.yaml"
+    return read_yaml(path) if path.is_file() else {}
+
+
+def over_our_defaults(particular: dict, chosen: dict) -> dict:
+    """Our defaults with what a model's or dataset's files say over them.
+
+    What suits a backbone gives way to what suits a model or a dataset, either of which may choose it.
+
+    Args:
+        particular: what these files say.
+        chosen: what the user says, who may choose the backbone, too.
+    """
+    overall = read_properties("overall")
+    backbone = {**overall, **particular, **chosen}["backbone"]
+    return {**overall, **read_properties("backbone", str(backbone)), **particular}
+
+
+def recbole_properties_folder() -> Path:
+    """RecBole's own ``properties``, found without importing RecBole."""
+    found = find_spec("recbole")
+    if found is None:
+        raise SDAError("RecBole is not installed; pip install --no-deps recbole==1.2.1")
+    return Path(found.origin).parent / "properties"
+
+
 def key_types() -> dict[str, str]:
     """Every key of ``overall`` → the type that its comment states."""
     lines = (properties_folder() / "overall.yaml").read_text(encoding="utf-8").splitlines()
@@ -90,11 +119,13 @@ def help_text() -> str:
     lines = []
     files = [path for kind in ("*.yaml", "[bmd]*/*.yaml") for path in sorted(properties_folder().glob(kind))]
     for path in files:
-        if path.stem != "overall":
-            lines.append(f"\nWith --{path.parent.name}={path.stem}")
+        found = []
         for line in path.read_text(encoding="utf-8").splitlines():
             if match := _KEY_LINE.match(line):
-                lines.append(f"  --{match['key']}={match['value'].strip()}\n        {match['help']}")
+                found.append(f"  --{match['key']}={match['value'].strip()}\n        {match['help']}")
             elif match := _SECTION_LINE.match(line):
-                lines.append(f"\n{match['title']}")
+                found.append(f"\n{match['title']}")
+        if found and path.stem != "overall":  # the well-known datasets' files explain nothing anew
+            lines.append(f"\nWith --{path.parent.name}={path.stem}")
+        lines += found
     return "\n".join(lines)

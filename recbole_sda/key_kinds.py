@@ -6,7 +6,7 @@ A key whose default is empty may stay empty.
 from collections.abc import Callable, Mapping
 from functools import cache
 
-from recbole_sda.defaults import key_types, read_properties
+from recbole_sda.defaults import key_types, parse_value, read_properties
 from recbole_sda.errors import SDAError
 
 CHOICES = {
@@ -40,6 +40,7 @@ HALF_OPEN_SHARES = ("lora_dropout", "cold_share")
 KIND_NAMES = ("text", "image", "audio", "vectors")
 # Read as they are typed, whatever YAML would make of them: a prompt in braces, a revision of digits.
 UNLISTED_TEXTS = ("model", "dataset")
+NULLS = ("", "~", "null", "None")
 
 
 @cache
@@ -55,6 +56,28 @@ def keys_of_type(name: str) -> tuple[str, ...]:
 
 def is_text(key: str) -> bool:
     return key in UNLISTED_TEXTS or key in keys_of_type("str")
+
+
+def typed_value(key: str, value):
+    """A value from the command line or a dictionary; what is no text already is as it should be."""
+    if not isinstance(value, str):
+        return value
+    if is_text(key):
+        return None if value in NULLS else value
+    if key.endswith("_num_interval"):  # "[5,10]" is an interval to RecBole, not a list
+        return value
+    return parse_value(value)
+
+
+def names(key: str, value) -> list[str] | None:
+    """A list of names, which may come as text with commas."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if value is None:
+        return None
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        raise SDAError(f"{key}={value!r} must be names with commas between them")
+    return list(value)
 
 
 def check_kinds(values: Mapping) -> None:

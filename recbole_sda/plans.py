@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from recbole_sda import compat
@@ -17,13 +17,19 @@ from recbole_sda.catalog import item_tokens as catalog_tokens  # noqa: E402
 from recbole_sda.cold_items import check_cold  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
-from recbole_sda.evaluation.checks import check_dataset  # noqa: E402
+from recbole_sda.evaluation.checks import (  # noqa: E402
+    LEAVE_ONE_OUT,
+    check_dataset,
+    check_group_split,
+    metric_group,
+)
+from recbole_sda.idle_keys import check_idle  # noqa: E402
 from recbole_sda.model import check_model  # noqa: E402
 from recbole_sda.own_features import settle_own_features  # noqa: E402
 from recbole_sda.ray_recommend import check_processes  # noqa: E402
 from recbole_sda.recommend import item_tokens, load_dataset  # noqa: E402
 from recbole_sda.stages import EncoderStages  # noqa: E402
-from recbole_sda.variants import VARIANTS, is_own, variant_name  # noqa: E402
+from recbole_sda.variants import embeds, is_own, variants_of  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
@@ -49,13 +55,15 @@ def model_configs(
     """A configuration for each model of ``model=SASRec,VBPR``.
 
     Raises:
-        SDAError: of any of them, and a typed key that none of the models reads.
+        SDAError: of any of them, and a typed key that none of the models reads or that would do nothing.
     """
     said = [model, *(a.removeprefix("--model=") for a in reversed(argv) if a.startswith("--model="))]
     said += [(values or {}).get("model"), *(read_yaml(file).get("model") for file in reversed(files or ()))]
     names = [name.strip() for name in str(next(filter(None, said), "")).split(",")]
     if len(names) == 1:
-        return [SDAConfig(model, dataset, files, values, argv=argv)]
+        configs = [SDAConfig(model, dataset, files, values, argv=argv)]
+        check_idle(configs)
+        return configs
     if len(set(names)) < len(names):
         raise SDAError(f"model={','.join(names)} names a model twice")
     others = [argument for argument in argv if not argument.startswith("--model=")]
@@ -63,6 +71,7 @@ def model_configs(
     unread = set.intersection(*(set(config.unused_typed_keys) for config in configs))
     if unread:
         raise SDAError(f"key {min(unread)!r} is read by none of the models {', '.join(names)}; leave it out")
+    check_idle(configs)
     _check_splits(configs)
     _check_history_mask(configs)
     return configs
@@ -75,7 +84,7 @@ def _check_splits(configs: Sequence[SDAConfig]) -> None:
         listed = "; ".join(f"{model}: {split}" for model, split in splits.items())
         raise SDAError(
             f"eval_args differ, so that figures cannot be compared: {listed}. "
-            "Say --eval_args='{split: {LS: valid_and_test}, order: TO, group_by: user, mode: full}'"
+            f"Say --eval_args='{LEAVE_ONE_OUT}'"
         )
 
 
@@ -97,7 +106,7 @@ def make_plans(configs: Sequence[SDAConfig]) -> list[Plan]:
         SDAError: a mistake that would stop one of them later.
     """
     config = configs[0]
-    variants = _variants(config)
+    variants = variants_of(config)
     for each in configs:
         if any(variant["features"] != "none" for variant in variants.values()):
             check_model(each["model"], each)
@@ -107,15 +116,17 @@ def make_plans(configs: Sequence[SDAConfig]) -> list[Plan]:
     for each in configs[1:]:
         check_dataset(each, dataset)
     tokens = item_tokens(dataset)
-    variants = {name: settle_own_features(config, keys, tokens) for name, keys in variants.items()}
-    needs_catalog = any(variant["features"] == "auto" for variant in variants.values())
-    catalog = open_catalog(config, tokens) if needs_catalog else None
+    catalog = open_catalog(config, tokens) if embeds(config) else None
     seeds = config["seeds"] or [config["seed"]]
     plans = []
     for seed in seeds:
         for each in configs:
             plans += _plans_of_model(each, seed, variants, catalog, check=seed == seeds[0])
-    return plans
+    # What reads all interactions, and then all features, comes last.
+    for each in configs:
+        if metric_group(each["valid_metric"]):
+            check_group_split(each, load_dataset(each))
+    return _with_own_features(plans, configs, tokens)
 
 
 def _plans_of_model(config, seed, variants, catalog, *, check: bool) -> Iterator[Plan]:
@@ -128,19 +139,14 @@ def _plans_of_model(config, seed, variants, catalog, *, check: bool) -> Iterator
         yield Plan(variant, name, stages)
 
 
-def _variants(config: SDAConfig) -> dict[str, dict]:
-    """Name → the keys that make the variant."""
-    if config["compare"]:
-        return {name: {"features": config["features"], **VARIANTS[name]} for name in config["compare"]}
-    keys = {key: config[key] for key in ("features", "adapter", "alignment")}
-    # A file may serve other runs, too; what is typed for this one must matter to it.
-    said = [key for key in ("adapter", "alignment") if key in config.cmd_config_dict]
-    if is_own(config["features"]) and said:
-        raise SDAError(
-            f"features={config['features']} are embedded already: {said[0]}={config[said[0]]} would do nothing; "
-            "leave one of them out, or say --compare=features,sda"
-        )
-    return {variant_name(**keys): keys}
+def _with_own_features(plans: list[Plan], configs, tokens) -> list[Plan]:
+    if not any(is_own(plan.config["features"]) for plan in plans):
+        return plans
+    keys = settle_own_features(configs, tokens)
+    return [
+        replace(plan, config=plan.config.replace(**keys)) if is_own(plan.config["features"]) else plan
+        for plan in plans
+    ]
 
 
 def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:

@@ -1,5 +1,7 @@
 """The variants that ``--compare`` knows: each is a name for a few keys."""
 
+from collections.abc import Mapping
+
 from recbole_sda.errors import SDAError
 
 # Keys that a variant leaves out are as the configuration says: `features` runs the user's own.
@@ -27,6 +29,19 @@ def variant_name(features: str, adapter: str, alignment: str) -> str:
         if keys and all(said[key] == value for key, value in keys.items()):
             return name
     return f"{adapter}+{alignment}"
+
+
+def variants_of(values: Mapping) -> dict[str, dict]:
+    """What a configuration runs: name → the keys that make the variant."""
+    if values["compare"]:
+        return {name: {"features": values["features"], **VARIANTS[name]} for name in values["compare"]}
+    keys = {key: values[key] for key in ("features", "adapter", "alignment")}
+    return {variant_name(**keys): keys}
+
+
+def embeds(values: Mapping) -> bool:
+    """Whether some variant makes its features of the catalogue."""
+    return any(keys["features"] == "auto" for keys in variants_of(values).values())
 
 
 def check_names(names: list[str]) -> None:

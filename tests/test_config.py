@@ -532,6 +532,16 @@ def test_one_modality_leaves_nothing_to_align(modality):
     assert configure(modalities=modality, compare="ids,zero_shot")["adapter"] == "none"
 
 
+def test_an_adapter_and_kinds_in_a_file_serve_other_runs_where_nothing_is_embedded(tmp_path):
+    file = tmp_path / "a.yaml"
+    file.write_text("adapter: lora\nmodality_kinds: {back: image}\nmodalities: cover\n")
+    for features in ("cover.npy", "none"):
+        assert configure(files=[str(file)], features=features)["modalities"] == ["cover"]
+    assert "modality_kinds names back" in refused(files=[str(file)])
+    file.write_text("adapter: lora\nmodalities: cover\n")
+    assert refused(files=[str(file)]).startswith("adapter=lora, but alignment needs two modalities")
+
+
 @pytest.mark.parametrize("key", ["features", "adapter", "alignment"])
 def test_compare_sets_these_itself(key):
     value = key_kinds.CHOICES.get(key, ["none"])[0]

@@ -8,7 +8,11 @@ import pytest
 
 import recbole_sda
 from recbole_sda import pipeline
+from recbole_sda.catalog.demo import write_demo
 from recbole_sda.errors import SDAError
+from recbole_sda.features import FeatureProvider
+from recbole_sda.features.store import write_store
+from recbole_sda.plans import make_plans, model_configs
 
 QUICK = {
     "use_gpu": False,
@@ -90,8 +94,87 @@ def test_items_without_features_may_be_learned():
 
 def test_an_adapter_typed_for_features_that_are_there_is_refused(monkeypatch):
     monkeypatch.setattr(pipeline, "recommend_in_workers", None)
-    with pytest.raises(SDAError, match="embedded already: adapter=lora would do nothing"):
+    with pytest.raises(SDAError, match="adapter=lora would do nothing: no variant embeds the catalogue"):
         pipeline.run("SASRec", "shop", QUICK, argv=["--features=bert.npy", "--adapter=lora"])
+
+
+def store(path, present=None, **values):
+    """A store as another tool of the user's may write it, unchecked."""
+    folder = Path(path)
+    folder.mkdir()
+    for name, rows in values.items():
+        np.save(folder / f"{name}.npy", rows.astype(np.float32))
+    present = np.ones(len(ITEMS), dtype=bool) if present is None else present
+    write_store(folder, ITEMS, dict.fromkeys(values, present), settings={})
+    return str(folder)
+
+
+def spoilt(row, value):
+    rows = CLIP.copy()
+    rows[row, 3] = value
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("build", "values", "message"),
+    [
+        (lambda: store("mine", cover=spoilt(4, np.nan)), {}, "cover features of item 'item4' hold NaN or an inf"),
+        (lambda: store("mine", cover=spoilt(29, np.inf)), {}, "features of item 'item29' hold NaN or an inf"),
+        (lambda: store("mine", np.zeros(30, dtype=bool), cover=CLIP), {}, "no item has cover; leave it out"),
+        (
+            lambda: "cover=dataset/shop/shop.itememb,bert.npy",
+            {"fusion": "sum"},
+            r"fusion=sum needs modalities of one width, found \{'cover': 8, 'bert': 4\}",
+        ),
+    ],
+)
+def test_features_that_cannot_be_trained_on_are_found_before_the_other_variants_train(
+    monkeypatch, build, values, message
+):
+    monkeypatch.setattr(pipeline, "recommend_in_workers", None)  # `ids` would be first
+    with pytest.raises(SDAError, match=message):
+        run(features=build(), compare="ids,features", **values)
+
+
+def test_a_store_of_ones_own_that_is_in_order_is_read_once(monkeypatch):
+    read = []
+    values = FeatureProvider.values
+
+    def noting(provider, modality, start=0, stop=None):
+        read.append(modality)
+        return values(provider, modality, start, stop)
+
+    monkeypatch.setattr(FeatureProvider, "values", noting)
+    result = run(features=store("mine", cover=CLIP), compare="ids,features", seeds=[1, 2])
+    assert [part["missing"] for part in result["runs"] if part["variant"] == "features"] == [{"cover": 0}] * 2
+    assert read == ["cover"] * 2  # to fit the table's scale and to write it; training only maps it
+
+
+def test_what_a_file_says_of_adapters_serves_other_runs():
+    features = "bert.npy"
+    alone = run(features=features, modalities="bert", adapter="moda", modality_kinds={"back": "image"})
+    assert alone["missing"] == {"bert": 0}
+
+
+def test_modalities_that_are_typed_for_the_variants_that_embed(shop):
+    demo = write_demo(shop.parent / "demo", items=20, users=20)
+    tokens = [line.split("\t")[0] for line in (demo / "demo.item").read_text().splitlines()[1:]]
+    np.save("tfidf.npy", CLIP[: len(tokens)])
+    Path("tfidf.items.txt").write_text("".join(f"{token}\n" for token in tokens))
+
+    def plans(modalities, features="tfidf.npy"):
+        values = {"compare": "ids,features,zero_shot", "features": features, "modalities": modalities}
+        configs = model_configs("SASRec", "demo", None, {**QUICK, **values}, [])
+        return {plan.variant: plan.config["modalities"] for plan in make_plans(configs)}
+
+    assert plans("text") == {"ids": ["text"], "features": ["tfidf"], "zero_shot": ["text"]}
+    assert plans("text", "text=tfidf.npy,tfidf.npy")["features"] == ["text"]
+    with pytest.raises(SDAError, match="modalities=image,text, but the features have text and no image"):
+        plans("image,text", "text=tfidf.npy")
+    # Where nothing is embedded, they are about the features.
+    alone = model_configs("SASRec", "demo", None, {**QUICK, "features": "tfidf.npy", "modalities": "text"}, [])
+    with pytest.raises(SDAError, match="modalities=text, but the features have tfidf and no text"):
+        make_plans(alone)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def attach_item_features(model: nn.Module, provider: FeatureProvider, config) ->
     check_model(type(model).__name__)
     _check_modalities(provider, config)
     device = torch.device(config["device"])
-    features = _place(_prepare(provider, config, device), config, device)
+    features = _place(prepare_tables(provider, config), config, device)
     present = {name: _with_padding(provider.present(name)).to(device) for name in features}
     tables = {id(table): table for table in map(model.get_submodule, SLOTS[type(model).__name__].tables)}
     for table in tables.values():
@@ -83,23 +83,29 @@ def _check_modalities(provider: FeatureProvider, config) -> None:
         )
 
 
-def _prepare(provider: FeatureProvider, config, device: torch.device) -> dict[str, FeatureStore]:
-    """modality → its prepared table on disk."""
-    stores = {
+def prepare_tables(provider: FeatureProvider, config) -> dict[str, FeatureStore]:
+    """modality → its prepared table on disk, made now or found.
+
+    Args:
+        config: as of :func:`attach_item_features`.
+
+    Raises:
+        SDAError: ``fusion=sum`` of several widths, a modality that no item has, a value that is not finite.
+    """
+    widths = {modality: provider.width(modality) for modality in config["modalities"]}
+    if config["fusion"] == "sum" and len(set(widths.values())) > 1:
+        raise SDAError(f"fusion=sum needs modalities of one width, found {widths}; use another fusion")
+    return {
         modality: prepare_features(
             provider,
             modality,
             reduction=config["feature_reduction"],
             dimension=config["feature_dimension"],
             folder=Path(config["checkpoint_dir"]) / "tables",
-            device=device,
+            device=torch.device(config["device"]),
         )
         for modality in config["modalities"]
     }
-    widths = {modality: store.width(modality) for modality, store in stores.items()}
-    if config["fusion"] == "sum" and len(set(widths.values())) > 1:
-        raise SDAError(f"fusion=sum needs modalities of one width, found {widths}; use another fusion")
-    return stores
 
 
 def _place(stores: Mapping[str, FeatureStore], config, device: torch.device) -> dict[str, Tensor | MappedTable]:

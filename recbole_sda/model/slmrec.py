@@ -5,6 +5,8 @@ Reference:
     2022.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from recbole.model.abstract_recommender import GeneralRecommender
@@ -54,6 +56,10 @@ class SLMRec(GeneralRecommender):
     # Negatives come from the batch, so none are drawn. Should somebody have them drawn nevertheless, they are
     # to stand beside the positives; POINTWISE would mix them in.
     input_type = InputType.PAIRWISE
+    idle_keys: ClassVar = {
+        "use_item_id": "keeps item IDs apart from features",
+        "fusion": "has a channel for each modality",
+    }
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)

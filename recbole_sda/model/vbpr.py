@@ -5,6 +5,8 @@ Reference:
     AAAI 2016.
 """
 
+from typing import ClassVar
+
 import torch
 from recbole.model.abstract_recommender import GeneralRecommender
 from recbole.model.init import xavier_normal_initialization
@@ -30,6 +32,7 @@ class VBPR(GeneralRecommender):
     """
 
     input_type = InputType.PAIRWISE
+    idle_keys: ClassVar = {"use_item_id": "keeps item IDs apart from features"}
 
     def __init__(self, config, dataset):
         super().__init__(config, dataset)

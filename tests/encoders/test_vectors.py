@@ -9,7 +9,7 @@ from peft import get_peft_model
 
 from recbole_sda.adapters import MoDAConfig
 from recbole_sda.encoders import load_backbone
-from recbole_sda.encoders.vectors import load_projectors, save_projectors
+from recbole_sda.encoders.vectors import load_projectors, new_projectors, projector_name, save_projectors
 from recbole_sda.errors import SDAError
 
 WIDTH = 12
@@ -118,3 +118,14 @@ def test_projectors_are_saved_and_loaded(tmp_path):
         load_projectors(backbone.projectors, tmp_path)
     with pytest.raises(SDAError, match=r"projectors\.safetensors does not exist, but sound_projector needs"):
         load_projectors(backbone.projectors, tmp_path / "elsewhere")
+
+
+def test_a_modality_may_be_called_as_a_module_is_asked(tmp_path):
+    names = ("items", "keys", "values", "type", "pop", "forward", "training", "parameters", "of_items")
+    saved = new_projectors(dict.fromkeys(names, WIDTH), 8, 0.02)
+    save_projectors(saved, tmp_path)
+    loaded = new_projectors(dict.fromkeys(names, WIDTH), 8, 0.02)
+    load_projectors(loaded, tmp_path)
+    vectors = torch.from_numpy(np.stack(VECTORS))
+    for name in names:
+        assert torch.equal(saved[projector_name(name)](vectors), loaded[projector_name(name)](vectors))
