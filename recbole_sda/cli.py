@@ -25,6 +25,8 @@ python run_recbole_sda.py export|import|verify|nearest|recommend PATH [--key=val
   export CHECKPOINT.pth --output=PATH --format=…                  a trained recommender's item embeddings
   recommend CHECKPOINT.pth --users=a,b --k=10                     the best items for users, or --users=all
          [--output=FILE.json|.jsonl|.parquet --exclude_history=False --features=PATH --data_path=FOLDER]
+  catalog check dataset/NAME [--output=FILE.json --contact-sheet=FILE.png]   count a dataset, name what is broken;
+         `catalog --help` says more
 
   --config_files=a.yaml,b.yaml   more configuration, the command line wins
   --dataset=demo                 the built-in catalogue; any other name is a folder under dataset/
@@ -33,12 +35,20 @@ python run_recbole_sda.py export|import|verify|nearest|recommend PATH [--key=val
 Every RecBole parameter works, too. Ours, with their defaults:
 """
 STAGE_VERBS = ("run", "adapt", "embed", "diagnose")
-VERBS = (*STAGE_VERBS, *STORE_COMMANDS)
+VERBS = (*STAGE_VERBS, *STORE_COMMANDS, "catalog")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns: the exit status; 2 for a mistake in the input, which is explained in one line."""
+    """Returns: the exit status; 2 for a mistake in the input, which is explained in one line.
+
+    Raises:
+        SystemExit: `catalog` was called with options that it does not know, or for its help.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["catalog"]:  # with options and an exit status of its own, for scripts
+        from recbole_sda.catalog.__main__ import main as catalog_main
+
+        return catalog_main(arguments[1:])
     if "--help" in arguments or "-h" in arguments:
         print(USAGE + help_text())
         return 0
