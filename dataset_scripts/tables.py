@@ -1,132 +1,72 @@
-"""Interactions and items from .csv or .tsv tables: read and checked, every value as the string in the file."""
+"""Tables from .csv, .tsv, .jsonl and .parquet files: every value as the string that stands in the file."""
 
-import argparse
-import re
+import gzip
+import json
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 
-from recbole_sda.catalog.items import is_text_field
 from recbole_sda.errors import SDAError
 
-# What pandas, and so RecBole, reads as a missing value: as a token, such an item or user would vanish.
-MISSING_TOKENS = frozenset(
-    {
-        "",
-        "#N/A",
-        "#N/A N/A",
-        "#NA",
-        "-1.#IND",
-        "-1.#QNAN",
-        "-NaN",
-        "-nan",
-        "1.#IND",
-        "1.#QNAN",
-        "<NA>",
-        "N/A",
-        "NA",
-        "NULL",
-        "NaN",
-        "None",
-        "n/a",
-        "nan",
-        "null",
-    }
-)
-PADDING_TOKEN = "[PAD]"
+# Unicode declares itself in a file's first bytes.
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# What a table that is not UTF-8 may be in, likeliest first.
+_OTHERS = ("cp1252", "gb18030", "shift_jis", "cp1251")
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
-def read_interactions(options: argparse.Namespace) -> pd.DataFrame:
-    path = options.interactions
-    table = read_table(path, options.separator)
-    wanted = {options.user: "user_id", options.item: "item_id"}
-    rating = options.rating or ("rating" if "rating" in table.columns else None)
-    if rating:
-        wanted[rating] = "rating"
-    if options.order_as_time:
-        table = table.drop(columns="timestamp", errors="ignore")
-    else:
-        wanted[options.timestamp] = "timestamp"
-    for column in wanted:
-        if column not in table.columns:
-            hint = "; name it with --timestamp, or take the rows' order with --order-as-time"
-            raise missing_column(path, column, table, hint if wanted[column] == "timestamp" else "")
-    if len(wanted) < 2 + bool(rating) + (not options.order_as_time):
-        raise SDAError(f"--user, --item, --rating and --timestamp must name different columns of {path}")
-    table = table[list(wanted)].rename(columns=wanted)
-    check_tokens(path, table["user_id"], options.user)
-    check_tokens(path, table["item_id"], options.item)
-    if rating:
-        check_numbers(path, table["rating"], rating, "leave the column out or repair the value")
-    if options.order_as_time:
-        table["timestamp"] = [str(position) for position in range(len(table))]
-    else:
-        check_numbers(
-            path, table["timestamp"], options.timestamp, "write times as numbers, such as seconds since 1970"
-        )
-    return table
+def read_table(path: Path, separator: str | None = None, encoding: str | None = None) -> pd.DataFrame:
+    """A table of strings; a missing value is "", a list or record of a .jsonl or .parquet is its JSON.
 
-
-def read_items(options: argparse.Namespace) -> pd.DataFrame:
-    path = options.items
-    table = read_table(path, options.separator)
-    if options.item not in table.columns:
-        raise missing_column(path, options.item, table)
-    if options.text_fields is not None:
-        columns = [column.strip() for column in options.text_fields.split(",") if column.strip()]
-        for column in columns:
-            if column not in table.columns:
-                raise missing_column(path, column, table, "; --text-fields takes columns of this table")
-    else:
-        columns = [column for column in table.columns if column != options.item and is_text_field(column)]
-    names = field_names(path, columns)
-    check_tokens(path, table[options.item], options.item)
-    table = table[[options.item, *columns]].set_axis(["item_id", *names], axis=1)
-    if options.list_separator:
-        for name in names:
-            table[name] = [join_list(value, options.list_separator) for value in table[name]]
-    table = table.drop_duplicates()
-    twice = table["item_id"].duplicated()
-    if twice.any():
-        raise SDAError(
-            f"{path}: item {table['item_id'][twice].iloc[0]!r} stands in several rows with different values "
-            f"({int(twice.sum())} such rows); keep one row an item"
-        )
-    return table
-
-
-def read_table(path: Path, separator: str | None = None) -> pd.DataFrame:
-    """A table with every value as the string that stands in the file."""
+    Args:
+        path: .csv, .tsv or .jsonl (also .gz), or .parquet; any name with `separator`.
+        separator: between the columns; by the extension if None.
+        encoding: None reads UTF-8, and UTF-16 that begins with its mark.
+    """
     if not path.is_file():
         raise SDAError(f"{path} does not exist or is not a file")
-    name = path.name.lower().removesuffix(".gz")
-    separator = separator or {".csv": ",", ".tsv": "\t"}.get(Path(name).suffix)
-    if separator is None:
-        raise SDAError(f"{path}: neither .csv nor .tsv; name the column separator with --separator")
+    suffix = Path(path.name.lower().removesuffix(".gz")).suffix
+    separator = separator or _SEPARATORS.get(suffix)
+    if separator is None and suffix not in _READERS:
+        known = ", ".join([*_SEPARATORS, *_READERS])
+        raise SDAError(f"{path}: none of {known}; name the column separator with --separator")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            table = pd.read_csv(
-                path,
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,
-                header=None,
-                index_col=False,
-                encoding="utf-8-sig",
-                engine="c",
-            )
+        encoding = encoding or _encoding_by_mark(path)
+        if separator is not None:
+            table = _read_delimited(path, separator, encoding)
+        else:
+            table = _READERS[suffix](path, encoding)
     except pd.errors.EmptyDataError as error:
         raise SDAError(f"{path} is empty; its first line must name the columns") from error
     except UnicodeDecodeError as error:
-        raise SDAError(f"{path} is not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except (ValueError, OSError, EOFError, pd.errors.ParserWarning) as error:
+        raise _wrong_encoding(path, encoding) from error
+    except LookupError as error:
+        raise SDAError(f"--encoding {encoding} is unknown; name one such as cp1252 or gb18030") from error
+    except (ValueError, OSError, EOFError, pa.ArrowException, pd.errors.ParserWarning) as error:
         raise SDAError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
-    if len(table) < 2:
+    if not len(table):
         raise SDAError(f"{path} has a header but no rows")
+    return table
+
+
+def _read_delimited(path: Path, separator: str, encoding: str) -> pd.DataFrame:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        table = pd.read_csv(
+            path,
+            sep=separator,
+            dtype=str,
+            keep_default_na=False,
+            header=None,  # pandas would rename a column that stands twice
+            index_col=False,
+            encoding=encoding,
+            engine="c",
+        )
     header, table = table.iloc[0], table.iloc[1:].reset_index(drop=True)
     if header.duplicated().any():
         raise SDAError(
@@ -136,48 +76,79 @@ def read_table(path: Path, separator: str | None = None) -> pd.DataFrame:
     return table.set_axis(list(header), axis=1)
 
 
-def missing_column(path: Path, column: str, table: pd.DataFrame, hint: str = "") -> SDAError:
-    return SDAError(f"{path} has no column {column!r}; it has {', '.join(table.columns)}{hint}")
+def _read_json_lines(path: Path, encoding: str) -> pd.DataFrame:
+    rows = []
+    for number, line in _lines(path, encoding):
+        try:
+            row = json.loads(line, parse_int=str, parse_float=str)  # 1.10 stays 1.10
+        except ValueError as error:
+            raise SDAError(f"{path}: line {number} is not JSON: {error}; every line must be one object") from error
+        if not isinstance(row, dict):
+            raise SDAError(f"{path}: line {number} is no object; write one as {{...}} on every line")
+        rows.append({key: _as_text(value) for key, value in row.items()})
+    return pd.DataFrame(rows, dtype=str).fillna("")
 
 
-def check_tokens(path: Path, values: pd.Series, column: str) -> None:
-    """Refuse ids that RecBole would read as another id, or as none."""
-    for bad, why in (
-        (values.isin(MISSING_TOKENS), "RecBole reads it as missing"),
-        (values == PADDING_TOKEN, "RecBole's padding token"),
-        (values.str.contains(r"[\x00-\x1f\x7f\x85\u2028\u2029]"), "it holds a tab or line break"),
-        (values != values.str.strip(), "it begins or ends with a blank"),
-    ):
-        if bad.any():
-            row = int(bad.to_numpy().argmax())
-            raise SDAError(
-                f"{path}: row {row + 1}: {column} {values.iloc[row]!r} cannot be an id: {why} "
-                f"({int(bad.sum())} such rows); rename or remove it"
-            )
+def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+    with _open(path) as file:
+        for number, line in enumerate(file.read().decode(encoding).split("\n"), start=1):
+            if line.strip():
+                yield number, line
 
 
-def check_numbers(path: Path, values: pd.Series, column: str, remedy: str) -> None:
-    bad = ~np.isfinite(pd.to_numeric(values, errors="coerce").to_numpy(dtype=float))
-    if bad.any():
-        row = int(bad.argmax())
-        raise SDAError(
-            f"{path}: row {row + 1}: {column} {values.iloc[row]!r} is not a number "
-            f"({int(bad.sum())} such rows); {remedy}"
-        )
+def _read_parquet(path: Path, encoding: str) -> pd.DataFrame:
+    table = pa.parquet.read_table(path)
+    return pd.DataFrame({name: _column_as_text(table[name]) for name in table.column_names}, dtype=str)
 
 
-def field_names(path: Path, columns: Iterable[str]) -> list[str]:
-    """The columns as RecBole field names, which hold no colon, quote or blank."""
-    names: dict[str, str] = {"item_id": "the item column"}
-    for column in columns:
-        name = re.sub(r"[\s:\"\x00-\x1f\x7f]+", "_", column.strip()).strip("_")
-        if not name:
-            raise SDAError(f"{path}: column {column!r} gives no field name; rename it")
-        if name in names:
-            raise SDAError(f"{path}: columns {names[name]!r} and {column!r} both become field {name!r}")
-        names[name] = column
-    return list(names)[1:]
+def _column_as_text(column: pa.ChunkedArray) -> list[str]:
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type):
+        return [_as_text(value) for value in column.to_pylist()]
+    return column.cast(pa.string()).fill_null("").to_pylist()
 
 
-def join_list(value: str, separator: str) -> str:
-    return ", ".join(part.strip() for part in value.split(separator) if part.strip())
+def _as_text(value) -> str:
+    """A value of a .jsonl or .parquet file; bytes, such as a picture's, are no text."""
+    if value is None or isinstance(value, bytes):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=_as_text)
+
+
+_READERS: dict[str, Callable[[Path, str], pd.DataFrame]] = {
+    ".jsonl": _read_json_lines,
+    ".json": _read_json_lines,
+    ".parquet": _read_parquet,
+}
+
+
+def _open(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.name.lower().endswith(".gz") else open(path, "rb")
+
+
+def _encoding_by_mark(path: Path) -> str:
+    with _open(path) as file:
+        start = file.read(3)
+    return next((encoding for mark, encoding in _MARKS.items() if start.startswith(mark)), "utf-8")
+
+
+def _wrong_encoding(path: Path, encoding: str) -> SDAError:
+    """Names the first line that is not in `encoding`, and what it would read as in others."""
+    with _open(path) as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode(encoding)
+            except UnicodeDecodeError as error:
+                readings = [f"--encoding={name} reads {text!r}" for name, text in _readings(line, error.start)]
+                remedy = ", ".join(readings) or "save it as UTF-8"
+                return SDAError(f"{path}: line {number} is not {encoding.upper()}; {remedy}")
+    return SDAError(f"{path} is not {encoding.upper()}; say --encoding=NAME, or save it as UTF-8")
+
+
+def _readings(line: bytes, position: int) -> Iterator[tuple[str, str]]:
+    for encoding in _OTHERS:
+        try:
+            text = line.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        before = len(line[:position].decode(encoding, "ignore"))
+        yield encoding, text[max(0, before - 8) : before + 8].strip()

@@ -12,8 +12,9 @@ from PIL import Image
 
 from recbole_sda.catalog import Catalog, item_tokens
 
-SCRIPT = Path(__file__).resolve().parent.parent / "dataset_scripts" / "from_csv.py"
+SCRIPT = Path(__file__).resolve().parents[2] / "dataset_scripts" / "from_csv.py"
 sys.path.insert(0, str(SCRIPT.parent))  # as Python itself does for a script
+import columns  # noqa: E402
 import from_csv  # noqa: E402
 import tables  # noqa: E402
 
@@ -234,6 +235,16 @@ BAD = {
     "no text field": (INTERACTIONS, None, ["--text-fields=title,plot"], "no column 'plot'"),
     "colliding fields": (INTERACTIONS, "item,a:b,a b\na,x,y\n", [], "both become field 'a_b'"),
     "field named item_id": (INTERACTIONS, "item,item_id\na,x\n", ["--text-fields=item_id"], "both become"),
+    "no such column to rename": (INTERACTIONS, None, ["--column=title=name"], "neither table has a column 'name'"),
+    "new name taken": (INTERACTIONS, None, ["--column=title=genres"], "has a column 'title' already"),
+    "other date": ("user,item,timestamp\nu,a,31/01/2014\n", None, [], "--time-format=%d/%m/%Y"),
+    "no such date": ("user,item,timestamp\nu,a,2014-02-30\n", None, [], "row 1: timestamp '2014-02-30'"),
+    "date of another form": (
+        "user,item,timestamp\nu,a,2014-02-01\n",
+        None,
+        ["--time-format=%d/%m/%Y"],
+        "not a date of the form %d/%m/%Y",
+    ),
     "no core": (INTERACTIONS, None, ["--k-core=0"], "--k-core 0"),
     "no image folder": (INTERACTIONS, None, ["--images=/nowhere/at/all"], "--images /nowhere/at/all"),
 }
@@ -276,10 +287,216 @@ def test_identical_rows_of_an_item_and_a_bom_are_fine(shop):
     assert item_tokens(shop / "out/shop/shop.item") == ("a", "b", "c", "d")
 
 
+def write_table(path, rows):
+    """The same rows in the form that the name asks for; numbers stay numbers where a form knows them."""
+    frame = pd.DataFrame(rows)
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".parquet"):
+        frame.to_parquet(path)
+    elif name.endswith(".jsonl"):
+        frame.to_json(path, orient="records", lines=True, date_format="iso")
+    else:
+        frame.to_csv(path, index=False, sep="\t" if name.endswith(".tsv") else ",")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv.gz", ".jsonl", ".jsonl.gz", ".parquet"])
+def test_every_form_of_table_gives_the_same_dataset(tmp_path, suffix):
+    inter = [{"user": 7, "item": 10**12 + i, "rating": 4.5, "timestamp": 1_600_000_000 + i} for i in range(3)]
+    items = [{"item": 10**12 + i, "title": t, "tags": ["a", t]} for i, t in enumerate(["x", "é\u2028y", "z"])]
+    items[2]["title"] = None  # missing
+    write_table(tmp_path / f"i{suffix}", inter)
+    write_table(tmp_path / f"p{suffix}", items)
+    argv = {"interactions": f"i{suffix}", "items": f"p{suffix}", "images": False}
+    assert convert(tmp_path, **argv) == 0
+    out = tmp_path / "out" / "shop"
+    rows = read_like_recbole(out / "shop.inter").to_numpy().tolist()
+    assert rows == [["7", str(10**12 + i), "4.5", str(1_600_000_000 + i)] for i in range(3)]
+    items = read_like_recbole(out / "shop.item").fillna("")
+    assert items.to_numpy().tolist() == [
+        [str(10**12), "x", "a, x"],
+        [str(10**12 + 1), "é y", "a, é y"],
+        [str(10**12 + 2), "", "a, z"],
+    ]
+
+
+def test_json_keeps_numbers_as_they_are_written(tmp_path):
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"a": 1.10, "b": 1e3, "c": 12345678901234567890}\n\n{"a": null, "d": {"k": 1}}\n')
+    assert tables.read_table(path).to_dict("records") == [
+        {"a": "1.10", "b": "1e3", "c": "12345678901234567890", "d": ""},
+        {"a": "", "b": "", "c": "", "d": '{"k": "1"}'},
+    ]
+
+
+def test_a_picture_in_a_parquet_is_no_text(tmp_path):
+    frame = pd.DataFrame({"item": ["a"], "image": [{"bytes": b"\xff", "path": "a.jpg"}], "raw": [b"\xff"]})
+    frame.to_parquet(tmp_path / "x.parquet")
+    assert tables.read_table(tmp_path / "x.parquet").to_dict("records") == [
+        {"item": "a", "image": '{"bytes": "", "path": "a.jpg"}', "raw": ""}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("{", "line 2 is not JSON"), ("[1]", "line 2 is no object")],
+)
+def test_a_damaged_line_of_json_is_named(shop, capsys, line, message):
+    (shop / "x.jsonl").write_text('{"item": "a"}\n' + line + "\n")
+    assert convert(shop, items="x.jsonl") == 1
+    assert message in capsys.readouterr().err
+
+
+def test_columns_are_read_under_other_names(shop):
+    (shop / "inter.csv").write_text(INTERACTIONS.replace("user,item", "who,sku"))
+    (shop / "items.csv").write_text(ITEMS.replace("item,title", "sku,product_name"))
+    argv = ["--column=user=who", "--column=item=sku", "--column=title=product_name", "--text-fields=title"]
+    assert convert(shop, *argv) == 0
+    assert read_like_recbole(shop / "out/shop/shop.item").columns.tolist() == ["item_id:token", "title:token"]
+
+
+def test_columns_can_change_their_names(shop):
+    (shop / "items.csv").write_text("item,short,title\na,A,long a\n")
+    assert convert(shop, "--column=title=short", "--column=description=title") == 0
+    frame = read_like_recbole(shop / "out/shop/shop.item")
+    assert frame.iloc[0].to_dict() == {"item_id:token": "a", "title:token": "A", "description:token": "long a"}
+
+
+def test_markup_missing_values_and_lists(shop):
+    items = [
+        "item,title,categories,path,note",
+        """a,<b>Bold</b>er &amp; <br/>new&nbsp;x,"['Art', ['Art', 'Oil & co']]",/a|b,NULL""",
+        r"""b,3 < 4,"[""Print""]",/c,\N""",
+        "c,<p></p>,,,n/a",
+        "d,plain,[],,x",
+    ]
+    (shop / "items.csv").write_text("\n".join(items) + "\n")
+    argv = ["--text-fields=title,categories,path,note", "--list-separator=|"]
+    assert convert(shop, *argv, "--clean-html", r"--missing=NULL,\N,n/a") == 0
+    frame = read_like_recbole(shop / "out/shop/shop.item").fillna("")
+    assert frame.to_numpy().tolist() == [
+        ["a", "Bolder & new x", "Art, Oil & co", "/a, b", ""],
+        ["b", "3 < 4", "Print", "/c", ""],
+        ["c", "", "", "", ""],
+        ["d", "plain", "", "", "x"],
+    ]
+
+
+def test_without_the_options_texts_stay_as_they_are(shop):
+    (shop / "items.csv").write_text("item,title\na,<b>x</b>\nb,[1] one\nc,NULL\n")
+    assert convert(shop) == 0
+    assert read_like_recbole(shop / "out/shop/shop.item")["title:token"].tolist()[:2] == ["<b>x</b>", "[1] one"]
+    assert "NULL" in (shop / "out/shop/shop.item").read_text()
+
+
+@pytest.mark.parametrize(
+    ("dates", "options", "seconds"),
+    [
+        (["2014-01-31", "2014-01-31T00:00:01Z", "2014-01-31 02:00:02+02:00"], [], [0, 1, 2]),
+        (["31/01/2014", "01/02/2014", "02/02/2014"], ["--time-format=%d/%m/%Y"], [0, 86400, 172800]),
+        (["20140131", "20140201", "20140202"], ["--time-format=%Y%m%d"], [0, 86400, 172800]),
+    ],
+)
+def test_dates_become_seconds(shop, capsys, dates, options, seconds):
+    rows = "".join(f"u,{item},{date}\n" for item, date in zip("abc", dates, strict=True))
+    (shop / "inter.csv").write_text("user,item,timestamp\n" + rows)
+    assert convert(shop, *options) == 0
+    start = 1391126400  # date -ud 2014-01-31 +%s
+    found = read_like_recbole(shop / "out/shop/shop.inter")["timestamp:float"].tolist()
+    assert found == [str(start + second) for second in seconds]
+    assert "timestamp: dates, written as seconds" in capsys.readouterr().out
+
+
+def test_parts_of_a_second_are_kept():
+    values, dates = columns.read_times(Path("x"), pd.Series(["2014-01-31T00:00:00.25"]), "time", None)
+    assert (values.tolist(), dates) == (["1391126400.25"], True)
+
+
+def test_rows_are_written_in_order_of_time_and_ties_as_they_were(shop):
+    (shop / "inter.csv").write_text("user,item,timestamp\nu,a,1600000003\nu,b,1600000001\nu,c,1600000003\nu,d,9\n")
+    assert convert(shop) == 0
+    assert read_like_recbole(shop / "out/shop/shop.inter")["item_id:token"].tolist() == ["d", "b", "a", "c"]
+
+
+def test_encodings(shop, capsys):
+    text = ITEMS + "e,Café crème,,5\n"
+    (shop / "items.csv").write_bytes(text.encode("cp1252"))
+    assert convert(shop) == 1
+    message = capsys.readouterr().err
+    assert "line 7 is not UTF-8" in message  # row 2 has a line break
+    assert "--encoding=cp1252 reads 'e,Café crème" in message
+    assert convert(shop, "--encoding=cp1252") == 0
+    (shop / "items.csv").write_bytes(text.encode("utf-16"))  # with its mark
+    assert convert(shop, "--overwrite") == 0
+    items = read_like_recbole(shop / "out/shop/shop.item")
+    assert items["title:token"].tolist()[-1] == "Café crème"
+    assert convert(shop, "--overwrite", "--encoding=klingon") == 1
+    assert "--encoding klingon is unknown" in capsys.readouterr().err
+
+
+def test_describe_writes_nothing_and_says_what_a_core_leaves(shop, capsys):
+    rows = [f"u{user},{item},{user}" for user in range(3) for item in "ab"] + ["u9,a,1", "u1,zz,9", "u1,a,10"]
+    (shop / "inter.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    before = snapshot(shop)
+    assert convert(shop, "--describe", "--k-core=2") == 0
+    assert snapshot(shop) == before
+    printed = capsys.readouterr().out
+    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if "|" in line]
+    assert ["title", "75.0%", "3", "15", '"Quoted" start'] in table
+    # in the 2-core stay u0, u1, u2 with a and b, and u1's second a
+    assert ["as found", "9", "4", "3"] in table
+    assert ["2-core", "7", "3", "2"] in table
+    assert ["2-core, had repeats been left out", "6", "3", "2"] in table
+    assert "of the 2 items of the 2-core 0 have no text, 1 have no picture" in printed
+    assert "1 items of the interactions are not in it" in printed
+
+
+def test_describe_needs_no_output_and_shows_the_usual_core(shop, capsys):
+    argv = [f"--interactions={shop / 'inter.csv'}", f"--items={shop / 'items.csv'}"]
+    assert from_csv.main([*argv, "--describe"]) == 0
+    printed = capsys.readouterr().out
+    assert "with --k-core=5, which is not asked for" in printed
+    assert "columns left out: imdbId" in printed
+    with pytest.raises(SystemExit):
+        from_csv.main(argv)
+    assert "one of --output and --describe" in capsys.readouterr().err
+
+
+def test_recbole_keeps_what_the_funnel_says(shop):
+    """RecBole's own filter, on the dataset that is written, against the numbers of --describe."""
+    from recbole_sda.config import SDAConfig
+    from recbole_sda.recommend import load_catalogue
+
+    rows = [
+        f"u{user},i{item},{user}" for user in range(8) for item in range(8) if (user * item) % 5 < 3 - user % 3
+    ]
+    (shop / "inter.csv").write_text("user,item,timestamp\n" + "\n".join(rows) + "\n")
+    (shop / "items.csv").write_text("item,title\n" + "".join(f"i{item},t\n" for item in range(8)))
+    assert convert(shop, "--k-core=3", images=False) == 0
+    options = from_csv.parse_options(
+        [f"--interactions={shop / 'inter.csv'}", f"--items={shop / 'items.csv'}", "--describe"]
+    )
+    source = from_csv.read_source(options)
+    step = [cell.strip() for cell in from_csv.funnel(source, 3).splitlines()[3].split("|")]
+    config = SDAConfig("BPR", "shop", config_dict={"data_path": str(shop / "out"), "state": "ERROR"})
+    dataset = load_catalogue(config)
+    kept = [dataset.inter_num, dataset.user_num - 1, dataset.item_num - 1]
+    assert step[1:5] == ["3-core", *map(str, kept)]
+    assert 0 < dataset.inter_num < len(rows)
+
+
+def test_the_readme_has_the_command_the_checksums_and_the_counts(shop):
+    assert convert(shop, "--k-core=1") == 0
+    text = (shop / "out/shop/README.md").read_text()
+    assert f"from_csv.py --interactions={shop / 'inter.csv'}" in text
+    assert "| inter.csv |" in text
+    assert "| 1-core" in text
+    assert "2 without interactions (kept)" in text
+
+
 def test_missing_tokens_are_those_of_pandas():
     from pandas._libs.parsers import STR_NA_VALUES
 
-    assert set(tables.MISSING_TOKENS) == set(STR_NA_VALUES)
+    assert set(columns.MISSING_TOKENS) == set(STR_NA_VALUES)
 
 
 def test_runs_as_a_script_from_anywhere(shop):

@@ -1,0 +1,280 @@
+"""A dataset folder as the scripts here leave it: checked before the work, written all at once or not at all.
+
+<name>.inter, <name>.item     RecBole's atomic files
+<name>.yaml                   text fields, prompts, filters, leave-one-out evaluation by time
+README.md                     where the data comes from, under which terms, and what was left out on the way
+image_urls.csv                item_id,url: a row an address, in order of preference, where they are known
+images/                       the pictures; those that pictures.py fetched outlive a rewrite
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from recbole_sda.catalog.atomic import replacing_folder, write_atomic
+from recbole_sda.errors import SDAError
+
+IMAGES = "images"
+IMAGE_URLS = "image_urls.csv"
+MANIFEST = "manifest.csv"  # in images/: pictures.py fetched them
+README = "README.md"
+README_MARK = "<!-- Written by dataset_scripts; --overwrite replaces it. -->"
+
+# Names under which RecBole and recbole_sda find data of their own, wherever a folder of that name lies.
+TAKEN = {"ml-100k": "movielens-100k", "demo": "my-demo"}
+
+Rows = Iterable[Sequence[str]]
+
+_PROPERTIES = """\
+# Written by dataset_scripts; edit freely.
+# text_fields (list): the fields of {name}.item that make an item's text, in this order.
+text_fields: {text_fields}
+prompt_domain: {prompt_domain}  # (str) What an item is called in the prompts.
+{modalities}
+# Selectively Loading
+load_col:               # (dict) The suffix of atomic files: (list) field names to be loaded.
+    inter: [{inter_fields}]
+
+# Filtering
+user_inter_num_interval: "[{k},inf)"    # (str) Users with fewer interactions are left out, again and again.
+item_inter_num_interval: "[{k},inf)"    # (str) Items with fewer interactions likewise.
+
+# Evaluation
+eval_args:              # (dict) Leave one out by time: a user's last item tests, the one before validates.
+    split: {{'LS': 'valid_and_test'}}
+    order: TO
+    group_by: user
+    mode: full
+valid_metric: NDCG@10   # (str) The metric that chooses the best epoch.
+"""
+_MODALITIES = """\
+modalities: {modalities}      # (list) There are no pictures. Remove this line when images/ has been filled.
+"""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a dataset's README says of its source."""
+
+    title: str
+    urls: Sequence[str]
+    licence: str
+    citation: str
+
+
+class FileRecord(NamedTuple):
+    """A raw file that went into a dataset."""
+
+    path: Path
+    bytes: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "FileRecord":
+        try:
+            with open(path, "rb") as file:
+                return cls(Path(path), os.path.getsize(path), hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise SDAError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def check_output(output: Path, *, overwrite: bool, inputs: Mapping[str, Path | None]) -> Path:
+    """The absolute output folder, if it may be written: what is replaced there was written by these scripts.
+
+    Args:
+        output: the folder asked for.
+        overwrite: whether a dataset there may be replaced.
+        inputs: option, such as `--items` → the file or folder to be read, which must outlive the rewrite.
+    """
+    output = Path(os.path.abspath(output))
+    if output.name in TAKEN:
+        raise SDAError(
+            f"--output {output}: --dataset={output.name} means a dataset that comes with RecBole or recbole_sda; "
+            f"choose another name, such as {output.with_name(TAKEN[output.name])}"
+        )
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return output
+    if not overwrite:
+        raise SDAError(f"--output {output} exists; choose another folder or add --overwrite")
+    if not (output / f"{output.name}.inter").is_file():
+        raise SDAError(
+            f"--output {output} holds no {output.name}.inter, so it is no dataset to overwrite; "
+            "choose another folder"
+        )
+    for option, path in inputs.items():
+        if path is not None and path.resolve().is_relative_to(output.resolve()):
+            raise SDAError(
+                f"{option} {path} lies in --output {output}, which --overwrite would replace; "
+                "move it out or choose another folder"
+            )
+    if strange := {path.name for path in output.iterdir() if not _is_ours(path, output.name)}:
+        raise SDAError(
+            f"--output {output} holds what these scripts did not write and --overwrite would delete"
+            f"{examples(strange)}; move it out or choose another folder"
+        )
+    return output
+
+
+def _is_ours(path: Path, name: str) -> bool:
+    if path.name == README:
+        return path.read_bytes().startswith(README_MARK.encode())
+    return path.name in {f"{name}.inter", f"{name}.item", f"{name}.yaml", IMAGE_URLS, IMAGES}
+
+
+def write_dataset(
+    output: Path,
+    *,
+    inter_fields: Sequence[str],
+    interactions: Rows,
+    item_fields: Sequence[str],
+    items: Rows,
+    settings: Mapping,
+    readme: str | Callable[[], str],
+    place_pictures: Callable[[Path], None] | None = None,
+    image_urls: Iterable[tuple[str, str]] | None = None,
+) -> None:
+    """Write the dataset folder `output`; after any error it is what it was.
+
+    Args:
+        output: as `check_output` returned it.
+        inter_fields, item_fields: `name:type` each.
+        interactions, items, image_urls: rows of strings, streamed in this order.
+        settings: the keywords of `properties` but the first two. Without `modalities` a dataset that has
+            neither pictures nor their addresses says `[text]`.
+        readme: the text of README.md; a function is asked when all rows are written.
+        place_pictures: fills the folder it is given. Without it, pictures that pictures.py fetched are kept.
+    """
+    name = output.name
+    try:
+        with replacing_folder(output) as folder:
+            write_atomic(folder / f"{name}.inter", inter_fields, interactions)
+            write_atomic(folder / f"{name}.item", item_fields, items)
+            if image_urls is not None:
+                _write_urls(folder / IMAGE_URLS, image_urls)
+            place_pictures = place_pictures or fetched_pictures(output)
+            if place_pictures is not None:
+                (folder / IMAGES).mkdir()
+                place_pictures(folder / IMAGES)
+            if place_pictures is None and image_urls is None:
+                settings = {"modalities": ["text"], **settings}
+            loaded = [field.partition(":")[0] for field in inter_fields]
+            (folder / f"{name}.yaml").write_text(properties(name, loaded, **settings), encoding="utf-8")
+            text = readme if isinstance(readme, str) else readme()
+            (folder / README).write_text(text, encoding="utf-8")
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        raise SDAError(f"--output {output} cannot be written: {error.strerror or error}{where}") from error
+
+
+def _write_urls(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("item_id", "url"))
+        writer.writerows(rows)
+
+
+def properties(
+    name: str,
+    inter_fields: Sequence[str],
+    *,
+    text_fields: Sequence[str],
+    prompt_domain: str = "item",
+    k_core: int | None = None,
+    modalities: Sequence[str] | None = None,
+) -> str:
+    """The dataset's property YAML."""
+    return _PROPERTIES.format(
+        name=name,
+        text_fields=_flow(list(text_fields)),
+        prompt_domain=_flow(prompt_domain),
+        modalities=_MODALITIES.format(modalities=_flow(list(modalities))) if modalities else "",
+        inter_fields=", ".join(inter_fields),
+        k=k_core or 0,  # said in any case: properties/dataset/ may have another for this name
+    )
+
+
+def _flow(value) -> str:
+    return json.dumps(value, ensure_ascii=False)  # JSON is YAML
+
+
+def fetched_pictures(output: Path) -> Callable[[Path], None] | None:
+    """Links to the pictures that pictures.py left in the dataset `output`; None if there are none."""
+    images = output / IMAGES
+    if not (images / MANIFEST).is_file():
+        return None
+
+    def place(target: Path) -> None:
+        for path in images.rglob("*"):
+            if path.is_dir():
+                (target / path.relative_to(images)).mkdir(parents=True, exist_ok=True)
+            else:
+                (target / path.relative_to(images).parent).mkdir(parents=True, exist_ok=True)
+                place_file(path, target / path.relative_to(images), link=True)
+
+    return place
+
+
+def chosen_pictures(source: Path, names: Iterable[str], *, link: bool) -> Callable[[Path], None]:
+    """Copies of, or links to, the files `names` of the folder `source`."""
+
+    def place(target: Path) -> None:
+        for name in names:
+            place_file(source / name, target / name, link=link)
+
+    return place
+
+
+def place_file(source: Path, target: Path, *, link: bool) -> None:
+    if link:
+        with suppress(OSError):  # another disk, or one that knows no links
+            os.link(os.path.realpath(source), target)
+            return
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise SDAError(f"{source} cannot be copied: {error.strerror}") from error
+
+
+def readme(
+    provenance: Provenance | None,
+    *,
+    command: str,
+    files: Iterable[tuple[Path, int, str]] = (),
+    funnel: str = "",
+    notes: Sequence[str] = (),
+) -> str:
+    """README.md: source, terms and citation, how the folder was made, of which files, with what left out.
+
+    Args:
+        provenance: None where the data is the user's own.
+        command: what was typed.
+        files: path, bytes and sha256 of every raw file.
+        funnel: a table of the counts after each step.
+        notes: a sentence each.
+    """
+    parts = [README_MARK]
+    if provenance is not None:
+        parts += [f"# {provenance.title}", "\n".join(f"- <{url}>" for url in provenance.urls)]
+        parts += [f"**Terms.** {provenance.licence}", f"**Cite.** {provenance.citation}"]
+    parts += ["## How it was made", f"On {date.today().isoformat()} by", f"```\n{command}\n```"]
+    if rows := [f"| {Path(path).name} | {size:,} | `{sha256}` |" for path, size, sha256 in files]:
+        parts.append("\n".join(["| file | bytes | sha256 |", "|---|---:|---|", *rows]))
+    if funnel:
+        parts += ["## What was left out", funnel]
+    if notes:
+        parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def examples(names: Iterable[str], limit: int = 3) -> str:
+    """`: a, b, c, …`, or nothing where there are no names."""
+    names = sorted(names)
+    return f": {', '.join(names[:limit])}{', …' if len(names) > limit else ''}" if names else ""
