@@ -32,7 +32,8 @@ class _Drawings(BaseHTTPRequestHandler):
     def do_GET(self) -> None:  # http.server's name
         number = zlib.crc32(self.path.encode())
         picture = io.BytesIO()
-        Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 10 + number % 90).save(picture, "PNG")
+        left = -2 + number % 9973 / 9973  # another part of the set for each address
+        Image.effect_mandelbrot((64, 64), (left, -1.5, left + 3, 1.5), 50).save(picture, "PNG")
         self.send_response(200)
         self.send_header("Content-Length", str(picture.tell()))
         self.end_headers()
