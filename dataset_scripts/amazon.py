@@ -25,7 +25,7 @@ import argparse
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import clone  # noqa: F401
@@ -35,15 +35,8 @@ from amazon_items import Items, read_items, spool_in
 from amazon_reviews import read_reviews
 from amazon_sources import RELEASES, category_name, provenance, raw_file
 from folder import README, FileRecord, check_output, fetched_pictures, readme, write_dataset
-from interactions import (
-    Funnel,
-    Interactions,
-    in_time_order,
-    k_core,
-    most_popular_items,
-    rating_at_least,
-    without_repeats,
-)
+from interactions import Interactions
+from narrow import narrow
 from raw_lines import BadLines
 
 from recbole_sda.errors import SDAError
@@ -123,8 +116,14 @@ def convert(options: argparse.Namespace, command: str) -> None:
     spool_in(spool).close()  # an unwritable folder is found before the reading
     reviews = options.reviews or raw_file(options.year, options.category, options.raw, metadata=False)
     metadata = metadata_file(options)
-    bad, funnel = BadLines(skip=options.skip_bad_lines), Funnel()
-    interactions = narrow(read_reviews(reviews, options.year, bad), options, funnel)
+    bad = BadLines(skip=options.skip_bad_lines)
+    interactions, funnel = narrow(
+        read_reviews(reviews, options.year, bad),
+        rating_threshold=options.rating_threshold,
+        max_items=options.max_items,
+        users=options.user_core,
+        items=options.item_core,
+    )
     print(funnel.table(), end="\n\n", flush=True)
     source = provenance(options.year, options.category)
     with read_items(metadata, options.year, interactions.occurring_items(), bad, spool) as items:
@@ -134,7 +133,7 @@ def convert(options: argparse.Namespace, command: str) -> None:
             return
         files = [FileRecord.of(reviews), FileRecord.of(metadata)]
         text = readme(source, command=command, files=files, funnel=funnel.table(), notes=notes)
-        write(output, in_time_order(interactions), items, options, text)
+        write(output, interactions, items, options, text)
     print(f"wrote {output}", flush=True)
 
 
@@ -152,35 +151,6 @@ def enrich_dataset(options: argparse.Namespace, command: str) -> None:
 
 def metadata_file(options: argparse.Namespace) -> Path:
     return options.metadata or raw_file(options.year, options.category, options.raw, metadata=True)
-
-
-def narrow(interactions: Interactions, options: argparse.Namespace, funnel: Funnel) -> Interactions:
-    """Steps 2 to 5 of the module's list.
-
-    Raises:
-        SDAError: a step left nothing.
-    """
-    funnel.step("read", interactions)
-    for name, step in filters(options):
-        interactions = funnel.step(name, step(interactions))
-        if not len(interactions):
-            print(funnel.table(), flush=True)
-            raise SDAError(f"no interaction is left after the step '{name}' (see the table); ask for less there")
-    return interactions
-
-
-def filters(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[Interactions], Interactions]]]:
-    """Yield the name of each filter that is asked for, and the filter."""
-    if options.rating_threshold is not None:
-        name = f"rating of {options.rating_threshold:g} or more"
-        yield name, lambda found: rating_at_least(found, options.rating_threshold)
-    yield "earliest of each user and item", without_repeats
-    if options.max_items is not None:
-        name = f"{options.max_items:,} items rated most often"
-        yield name, lambda found: most_popular_items(found, options.max_items)
-    users, items = options.user_core, options.item_core
-    name = f"{users}-core" if users == items else f"{users}-core of users, {items}-core of items"
-    yield name, lambda found: k_core(found, users=users, items=items)
 
 
 def describe(items: Items, bad: BadLines) -> list[str]:

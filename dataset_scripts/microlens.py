@@ -15,7 +15,6 @@ the files as distributed from one folder:
 import argparse
 import csv
 import io
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ import pandas as pd
 import recipe
 from archives import unpack
 from columns import check_tokens, missing_column, read_times
-from folder import Provenance, check_output
+from folder import Provenance
 from interactions import Interactions
 from tables import read_table
 
@@ -80,16 +79,7 @@ def _first(folder: Path, *patterns: str) -> Path | None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(argv)
-    try:
-        recipe.check_options(options)
-        inputs = {"--source": options.source, "--images": options.images}
-        output = check_output(options.output, overwrite=options.overwrite, inputs=inputs)
-        print(convert(options, output, shlex.join(["microlens.py", *(argv or sys.argv[1:])])))
-    except SDAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return recipe.run("microlens.py", argv, parse_options, convert)
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -105,7 +95,7 @@ def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
 def convert(options: argparse.Namespace, output: Path, command: str) -> str:
     """Read, filter and write; what is to be printed of it."""
     files = _download(options) if options.release else _in_source(options.source)
-    interactions, funnel = recipe.filtered(read_pairs(files.pairs), options)
+    interactions, funnel = recipe.narrowed(read_pairs(files.pairs), options)
     titles = read_titles(files.titles) if files.titles else pd.DataFrame({"item_id": []}, dtype=str)
     with ExitStack() as stack:
         if options.images is None and files.covers is not None:

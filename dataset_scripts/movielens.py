@@ -9,7 +9,6 @@ title, year, genres and the tags that most users gave them.
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from typing import NamedTuple
 import clone  # noqa: F401  (beside this file, like the other plain names)
 import recipe
 from archives import unpack
-from folder import Provenance, check_output
+from folder import Provenance
 from movielens_files import TEXT_FIELDS, Release, read_films, read_ratings
 
 from recbole_sda.errors import SDAError
@@ -55,16 +54,7 @@ RELEASES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parse_options(argv)
-    try:
-        recipe.check_options(options)
-        inputs = {"--source": options.source, "--images": options.images}
-        output = check_output(options.output, overwrite=options.overwrite, inputs=inputs)
-        print(convert(options, output, shlex.join(["movielens.py", *(argv or sys.argv[1:])])))
-    except SDAError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return recipe.run("movielens.py", argv, parse_options, convert)
 
 
 def parse_options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -95,7 +85,7 @@ def _convert_folder(
     folder: Path, archive: Path | None, options: argparse.Namespace, output: Path, command: str
 ) -> str:
     release = Release.find(folder)
-    interactions, funnel = recipe.filtered(read_ratings(release), options)
+    interactions, funnel = recipe.narrowed(read_ratings(release), options)
     films = read_films(release)
     page = "https://grouplens.org/datasets/movielens/"
     address = [f"{SITE}/{RELEASES[options.release].file}"] if options.release else []

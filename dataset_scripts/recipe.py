@@ -1,23 +1,46 @@
 """What the scripts for well-known datasets share: their options, what is left out, and the folder they write."""
 
 import argparse
-from collections.abc import Sequence
+import shlex
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from folder import FileRecord, Provenance, chosen_pictures, examples, readme, write_dataset
-from interactions import (
-    Funnel,
-    Interactions,
-    in_time_order,
-    k_core,
-    most_popular_items,
-    rating_at_least,
-    without_repeats,
-)
+from folder import FileRecord, Provenance, check_output, chosen_pictures, examples, readme, write_dataset
+from interactions import Funnel, Interactions
+from narrow import narrow
 
 from recbole_sda.catalog.images import find_pictures
 from recbole_sda.errors import SDAError
+
+
+def run(
+    script: str,
+    argv: Sequence[str] | None,
+    parse_options: Callable[[Sequence[str]], argparse.Namespace],
+    convert: Callable[[argparse.Namespace, Path, str], str],
+) -> int:
+    """The script's main: parse, check, convert, print.
+
+    Args:
+        script: its name, for the README of what it writes.
+        convert: of options, output and command; returns what is to be printed.
+
+    Returns:
+        The exit status.
+    """
+    argv = sys.argv[1:] if argv is None else list(argv)
+    options = parse_options(argv)
+    try:
+        check_options(options)
+        inputs = {"--source": options.source, "--images": options.images}
+        output = check_output(options.output, overwrite=options.overwrite, inputs=inputs)
+        print(convert(options, output, shlex.join(["python", f"dataset_scripts/{script}", *argv])))
+    except SDAError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def add_options(parser: argparse.ArgumentParser, *, pictures: str) -> None:
@@ -54,28 +77,15 @@ def fetch(url: str, target: Path, *, md5: str | None = None) -> Path:
     return downloads.fetch(url, target, md5=md5)
 
 
-def filtered(interactions: Interactions, options: argparse.Namespace) -> tuple[Interactions, Funnel]:
-    """What the options leave, in order of time, and the counts after each step."""
-    funnel = Funnel()
-    kept = funnel.step("as distributed", interactions)
-    if options.rating_threshold is not None:
-        if kept.rating is None:
-            raise SDAError(
-                f"--rating-threshold {options.rating_threshold:g}: this dataset has no ratings; leave it out"
-            )
-        kept = funnel.step(
-            f"rated {options.rating_threshold:g} or better", rating_at_least(kept, options.rating_threshold)
-        )
-    kept = funnel.step("a user and an item once, the earliest", without_repeats(kept))
-    if options.max_items is not None:
-        kept = funnel.step(
-            f"{options.max_items:,} most popular items", most_popular_items(kept, options.max_items)
-        )
-    if options.k_core > 1:
-        kept = funnel.step(f"{options.k_core}-core", k_core(kept, users=options.k_core, items=options.k_core))
-    if not len(kept):
-        raise SDAError(f"no interaction is left; choose a smaller --k-core or threshold\n{funnel.table()}")
-    return in_time_order(kept), funnel
+def narrowed(interactions: Interactions, options: argparse.Namespace) -> tuple[Interactions, Funnel]:
+    """What the options leave; see narrow.py."""
+    return narrow(
+        interactions,
+        rating_threshold=options.rating_threshold,
+        max_items=options.max_items,
+        users=options.k_core,
+        items=options.k_core,
+    )
 
 
 def write(

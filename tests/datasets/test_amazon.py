@@ -467,9 +467,9 @@ def test_the_steps_and_their_order(tmp_path, capsys):
     table = [line.split("|")[1:3] for line in capsys.readouterr().out.splitlines()[2:7]]
     assert [(step.strip(), int(count)) for step, count in table] == [
         ("read", 20),
-        ("rating of 2 or more", 19),
+        ("rated 2 or better", 19),
         ("earliest of each user and item", 11),
-        ("5 items rated most often", 10),
+        ("5 most popular items", 10),
         ("2-core", 6),
     ]
     out = tmp_path / "out" / "shop"
