@@ -443,7 +443,12 @@ def test_ctrl_c(server, tmp_path):
     write_urls(tmp_path / "image_urls.csv", {str(n): [server.url(f"good-{n}.jpg")] for n in range(20)})
     server.hold_after = 10
     command = [sys.executable, SCRIPTS / "pictures.py", tmp_path, "--allow-private", "--per-second", "1e5"]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # What runs in the background of a shell, tests perhaps, is started with the signal ignored.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     assert server.holding.wait(60)
     process.send_signal(signal.SIGINT)
     assert "the same command goes on" in process.communicate()[1]
