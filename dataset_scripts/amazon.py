@@ -41,6 +41,8 @@ from raw_lines import BadLines
 
 from recbole_sda.errors import SDAError
 
+K_CORE = 5
+NARROWING = ("rating_threshold", "max_items", "k_core", "user_core", "item_core")
 TEXT_FIELDS = ITEM_FIELDS[:5]  # the paper's; the features would repeat much of the description
 
 
@@ -75,7 +77,7 @@ def parse_options(argv: Sequence[str]) -> argparse.Namespace:
     add("--enrich", type=Path, metavar="FOLDER", help="add texts and pictures to this dataset instead")
     add("--rating-threshold", type=float, metavar="R", help="only ratings of R or more")
     add("--max-items", type=int, metavar="N", help="only the N items rated most often, before the k-core")
-    add("--k-core", type=int, default=5, metavar="K", help="K interactions a user and item, or more (default: 5)")
+    add("--k-core", type=int, metavar="K", help=f"K interactions a user and item, or more (default: {K_CORE})")
     add("--user-core", type=int, metavar="K", help="another K for users")
     add("--item-core", type=int, metavar="K", help="another K for items")
     add("--text-fields", default=",".join(TEXT_FIELDS), help="what makes an item's text (default: %(default)s)")
@@ -91,6 +93,9 @@ def check_options(options: argparse.Namespace) -> None:
     """Settle what depends on other options; a mistake is an SDAError before anything is read."""
     if options.category is not None and None in (options.reviews, options.metadata):
         options.category = category_name(options.year, options.category)
+    if options.enrich and (said := [name for name in NARROWING if getattr(options, name) is not None]):
+        raise SDAError(f"--enrich leaves the interactions as they are; leave --{said[0].replace('_', '-')} out")
+    options.k_core = K_CORE if options.k_core is None else options.k_core
     options.user_core = options.k_core if options.user_core is None else options.user_core
     options.item_core = options.k_core if options.item_core is None else options.item_core
     for name in ("k_core", "user_core", "item_core", "max_items"):
@@ -142,10 +147,14 @@ def enrich_dataset(options: argparse.Namespace, command: str) -> None:
     check_dataset(options.enrich)
     metadata, bad = metadata_file(options), BadLines(skip=options.skip_bad_lines)
     source = provenance(options.year, options.category)
-    notes = enrich(options.enrich, options.year, metadata, bad)
+    notes = enrich(options.enrich, options.year, metadata, options.text_fields, bad)
     text = readme(source, command=command, files=[FileRecord.of(metadata)], notes=notes)
-    with open(options.enrich / README, "a", encoding="utf-8") as file:
-        file.write(text)
+    file_name = options.enrich / README
+    try:
+        with open(file_name, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise SDAError(f"{file_name} cannot be written: {error.strerror}; all else is done") from error
     print(*notes, f"Terms: {source.licence}", f"Cite: {source.citation}", f"enriched {options.enrich}", sep="\n")
 
 

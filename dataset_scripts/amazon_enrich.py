@@ -7,19 +7,20 @@ there is changed, and no row comes or goes. The interactions are not touched.
 import csv
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import pyarrow as pa
 from amazon_formats import ITEM_FIELDS  # beside this file
 from amazon_items import Items, read_items
 from folder import IMAGE_URLS
+from image_urls import UrlFile
 from raw_lines import BadLines
 
 from recbole_sda.catalog.atomic import read_atomic, read_header, write_atomic
 from recbole_sda.catalog.items import EMPTY_TEXT, item_tokens
+from recbole_sda.defaults import read_datasets_own
 from recbole_sda.errors import SDAError
 
 
@@ -38,13 +39,14 @@ def check_dataset(folder: Path) -> Path:
     return path
 
 
-def enrich(folder: Path, year: int, metadata: Path, bad: BadLines) -> list[str]:
+def enrich(folder: Path, year: int, metadata: Path, text_fields: Sequence[str], bad: BadLines) -> list[str]:
     """Add to the dataset `folder` what `metadata` knows of its items.
 
     The new `.item` takes the old one's place at once; the first one stays beside it as `.item.original`.
 
     Args:
         year: release of the metadata.
+        text_fields: of an item, for the prompts.
         bad: what becomes of a line that cannot be read.
 
     Returns:
@@ -65,10 +67,11 @@ def enrich(folder: Path, year: int, metadata: Path, bad: BadLines) -> list[str]:
                 f"{items.found:,} of {len(items):,} items are in the metadata of {year}",
                 f"values filled: {counts or 'none'}",
                 f"addresses of pictures for {urls:,} items; {kept:,} items had some, which were kept",
+                _have_read(path, text_fields),
                 bad.note(),
             ]
     except OSError as error:
-        raise SDAError(f"{path.parent} cannot be written: {error.strerror}; {path.name} is as it was") from error
+        raise SDAError(f"{path.parent} cannot be written: {error.strerror}; run the same command again") from error
     return [note for note in notes if note]
 
 
@@ -94,6 +97,17 @@ def _fill(path: Path, kinds: Mapping[str, str], items: Items) -> dict[str, int]:
     return counts
 
 
+def _have_read(path: Path, text_fields: Sequence[str]) -> str:
+    """Have runs make texts of all `text_fields` that are there, unless the dataset's own YAML says of which."""
+    settings, kinds = path.with_suffix(".yaml"), read_header(path)
+    line = f"text_fields: [{', '.join(name for name in text_fields if name in kinds)}]"
+    if read_datasets_own(path.parent).get("text_fields"):
+        return f"{settings} says what makes an item's text; now there could be {line}"
+    with open(settings, "a", encoding="utf-8") as file:
+        file.write(f"{line}      # (list) Written by dataset_scripts/amazon.py --enrich.\n")
+    return f"{settings} says {line}"
+
+
 def _fits(value: str, kind: str) -> bool:
     """Whether a field of RecBole's type `kind` can hold `value`: a range of prices is no number."""
     if kind == "float":
@@ -107,22 +121,14 @@ def _merge_urls(path: Path, items: Items) -> tuple[int, int]:
     with _replacing(path) as new, open(new, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("item_id", "url"))
-        if path.is_file():
-            with open(path, encoding="utf-8", newline="") as old:
-                for token, url in _rows(old):
-                    known.add(token)
-                    writer.writerow((token, url))
+        for token, urls in UrlFile(path).items() if path.is_file() else ():
+            known.add(token)
+            writer.writerows((token, url) for url in urls)
         for token, row in items:
             if row.urls and token not in known:
                 added += 1
                 writer.writerows((token, url) for url in row.urls)
     return len(known), added
-
-
-def _rows(file: TextIO) -> Iterator[list[str]]:
-    rows = csv.reader(file)
-    next(rows, None)
-    return (row for row in rows if len(row) == 2)
 
 
 def _keep_original(path: Path) -> None:

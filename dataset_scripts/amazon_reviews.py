@@ -174,7 +174,11 @@ def _values(user: object, item: object, rating: object, timestamp: object) -> tu
     for name, token in (("user", user), ("item", item)):
         if not isinstance(token, str) or token in MISSING_TOKENS:
             raise ValueError(f"{token!r} is no {name}")
-    return user, item, _number("rating", rating), int(_number("time", timestamp))
+        token.encode()  # half a surrogate pair cannot be
+    time = int(_number("time", timestamp))
+    if not -(2**63) <= time < 2**63:
+        raise ValueError(f"time {timestamp!r} is none")
+    return user, item, _number("rating", rating), time
 
 
 def _number(name: str, value: object) -> float:

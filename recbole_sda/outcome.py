@@ -52,16 +52,16 @@ def _read(file: Path, made_from: dict) -> dict | None:
     """None where there is none, it is of other data or another version, or what it names is gone."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
+        found_from, outcome, artefacts = found["made_from"], found["outcome"], found["outcome"]["artefacts"]
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, LookupError, TypeError):
         logger.warning("%s is damaged; training starts anew", file)
         return None
-    if {"made_from": found.get("made_from")} != made_from:
+    if {"made_from": found_from} != made_from:
         logger.warning("%s is of other data or another version; training starts anew", file)
         return None
-    artefacts = found["outcome"]["artefacts"]
     if gone := [path for path in artefacts.values() if path and not Path(path).exists()]:
         logger.warning("%s is gone; training starts anew", gone[0])
         return None
-    return found["outcome"]
+    return outcome

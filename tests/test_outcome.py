@@ -107,9 +107,10 @@ def first_timestamp_moved(shop: Path) -> None:
         lambda shop: next(Path("saved").glob("*.pth")).unlink(),
         lambda shop: next(Path("saved").glob("*.users.parquet")).unlink(),
         lambda shop: next(Path("saved").glob("BPR*.json")).write_text("{"),
+        lambda shop: next(Path("saved").glob("BPR*.json")).write_text("[]"),
         lambda shop: next(Path("saved").glob("BPR*.json")).unlink(),
     ],
-    ids=["other data", "another time", "no checkpoint", "no user results", "damaged", "no outcome"],
+    ids=["other data", "other times", "no checkpoint", "no user results", "damaged", "strange", "no outcome"],
 )
 def test_trained_anew_where_anything_is_not_as_it_was(shop, trainings, change):
     run()

@@ -124,7 +124,8 @@ def values(interactions):
 
 def convert(folder, *options, year=2018, name="shop", k_core=1, images=False):
     """Run the converter on `folder`'s files."""
-    argv = [f"--year={year}", f"--k-core={k_core}", *options, *([] if images else ["--no-images"])]
+    core = [] if any(option.startswith("--enrich") for option in options) else [f"--k-core={k_core}"]
+    argv = [f"--year={year}", *core, *options, *([] if images else ["--no-images"])]
     if not any(option.startswith(("--describe", "--enrich")) for option in options):
         argv.append(f"--output={folder / 'out' / name}")
     for option, file in (("--reviews", "reviews"), ("--metadata", "metadata")):
@@ -212,6 +213,7 @@ BAD_REVIEWS = {
     "no number": (GOOD.replace(b"5.0", b'"five"'), "rating 'five' is no number"),
     "not a number": (GOOD.replace(b"5.0", b"NaN"), "rating nan is no number"),
     "true": (GOOD.replace(b"1400000300", b"true"), "time True is no number"),
+    "no moment": (GOOD.replace(b"1400000300", b"1e30"), "time 1e.30 is none"),
     "Latin-1 in an id": (GOOD.replace(b"B00000000A", b"B\xe9"), "0xe9 at position"),
     "a list": (b"[1]", "no row of fields"),
 }
@@ -664,8 +666,21 @@ def test_enriching_fills_what_is_missing_and_changes_nothing_else(beauty, capsys
     assert (beauty / "amazon-beauty.inter").read_bytes() == before["amazon-beauty.inter"]
     assert "2 of 3 items are in the metadata" in capsys.readouterr().out
     assert "2 of 3 items are in the metadata" in (beauty / "README.md").read_text()
+    assert yaml.safe_load((beauty / "amazon-beauty.yaml").read_text()) == {
+        "text_fields": ["title", "price", "brand", "categories", "description"]
+    }
     with open(beauty / "image_urls.csv", newline="") as file:
         assert list(csv.reader(file))[1:] == [["B00000000A", url] for url in URLS_OF_A[year]]
+
+
+def test_enriching_leaves_a_yaml_of_the_users_and_narrows_nothing(beauty, capsys):
+    write_metadata(beauty.parent / "metadata", 2018)
+    (beauty / "amazon-beauty.yaml").write_text("text_fields: [title]\n")
+    assert convert(beauty.parent, f"--enrich={beauty}") == 0
+    assert (beauty / "amazon-beauty.yaml").read_text() == "text_fields: [title]\n"
+    assert "now there could be text_fields: [title, price, brand, categories, desc" in capsys.readouterr().out
+    assert convert(beauty.parent, f"--enrich={beauty}", "--max-items=5") == 1
+    assert "leaves the interactions as they are; leave --max-items out" in capsys.readouterr().err
 
 
 def test_enriching_twice_adds_up_and_keeps_the_first_original(beauty):
