@@ -213,7 +213,7 @@ BAD_REVIEWS = {
     "no number": (GOOD.replace(b"5.0", b'"five"'), "rating 'five' is no number"),
     "not a number": (GOOD.replace(b"5.0", b"NaN"), "rating nan is no number"),
     "true": (GOOD.replace(b"1400000300", b"true"), "time True is no number"),
-    "no moment": (GOOD.replace(b"1400000300", b"1e30"), "time 1e.30 is none"),
+    "no moment": (GOOD.replace(b"1400000300", b"1" + b"0" * 30), "000 is none"),
     "Latin-1 in an id": (GOOD.replace(b"B00000000A", b"B\xe9"), "0xe9 at position"),
     "a list": (b"[1]", "no row of fields"),
 }
