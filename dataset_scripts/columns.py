@@ -63,7 +63,10 @@ def read_times(path: Path, values: pd.Series, column: str, time_format: str | No
     if time_format is None and pd.notna(pd.to_numeric(values.iloc[:1], errors="coerce").iloc[0]):
         check_numbers(path, values, column, "write all times as numbers, such as seconds since 1970, or as dates")
         return values, False
-    times = pd.to_datetime(values, format=time_format or "ISO8601", utc=True, errors="coerce")
+    try:
+        times = pd.to_datetime(values, format=time_format or "ISO8601", utc=True, errors="coerce")
+    except (ValueError, re.error) as error:
+        raise SDAError(f"--time-format {time_format}: {error}; name a form such as %d/%m/%Y") from error
     remedy = "write it as 2014-01-31 or 2014-01-31T23:59:59Z, or name its form as in --time-format=%d/%m/%Y"
     what = f"a date of the form {time_format}" if time_format else "a number or an ISO date"
     _refuse_first(path, values, column, times.isna().to_numpy(), what, remedy)

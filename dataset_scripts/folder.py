@@ -4,7 +4,7 @@
 <name>.yaml                   text fields, prompts, filters, leave-one-out evaluation by time
 README.md                     where the data comes from, under which terms, and what was left out on the way
 image_urls.csv                item_id,url: a row an address, in order of preference, where they are known
-images/                       the pictures; those that pictures.py fetched outlive a rewrite
+images/                       the pictures; a rewrite deletes none of them
 """
 
 import csv
@@ -12,7 +12,9 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -20,12 +22,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recbole_sda.catalog.atomic import replacing_folder, write_atomic
+from recbole_sda.catalog.files import FileRefused
+from recbole_sda.catalog.images import open_image
+from recbole_sda.catalog.skipped import printable
+from recbole_sda.defaults import read_properties
 from recbole_sda.errors import SDAError
+from recbole_sda.progress import progress_bar
 
 IMAGES = "images"
 IMAGE_URLS = "image_urls.csv"
 MANIFEST = "manifest.csv"  # in images/: pictures.py fetched them
 README = "README.md"
+MANY_PICTURES = 1000  # from here on a bar shows the checking
 README_MARK = "<!-- Written by dataset_scripts; --overwrite replaces it. -->"
 
 # Names under which RecBole and recbole_sda find data of their own, wherever a folder of that name lies.
@@ -100,6 +108,7 @@ def check_output(output: Path, *, overwrite: bool, inputs: Mapping[str, Path | N
             f"--output {output}: --dataset={output.name} means a dataset that comes with RecBole or recbole_sda; "
             f"choose another name, such as {output.with_name(TAKEN[output.name])}"
         )
+    _check_parent(output)
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return output
     if not overwrite:
@@ -123,10 +132,26 @@ def check_output(output: Path, *, overwrite: bool, inputs: Mapping[str, Path | N
     return output
 
 
+def _check_parent(output: Path) -> None:
+    """Refuse an `output` beside which no folder can be made; nothing is left of the attempt."""
+    missing = [parent for parent in output.parents if not os.path.exists(parent)]
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        os.rmdir(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    except OSError as error:
+        raise SDAError(f"--output {output}: {output.parent} cannot be written: {error.strerror}") from error
+    finally:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+
+
 def _is_ours(path: Path, name: str) -> bool:
+    if path.name == IMAGES:
+        return path.is_dir()
     if path.name == README:
         return path.read_bytes().startswith(README_MARK.encode())
-    return path.name in {f"{name}.inter", f"{name}.item", f"{name}.yaml", IMAGE_URLS, IMAGES}
+    return path.name in {f"{name}.inter", f"{name}.item", f"{name}.yaml", IMAGE_URLS}
 
 
 def write_dataset(
@@ -150,19 +175,21 @@ def write_dataset(
         settings: the keywords of `properties` but the first two. Without `modalities` a dataset that has
             neither pictures nor their addresses says `[text]`.
         readme: the text of README.md; a function is asked when all rows are written.
-        place_pictures: fills the folder it is given. Without it, pictures that pictures.py fetched are kept.
+        place_pictures: fills the folder it is given; a file of the old images/ that it would take away is an
+            SDAError. Without it, images/ is kept as it was.
     """
     name = output.name
     try:
         with replacing_folder(output) as folder:
-            write_atomic(folder / f"{name}.inter", inter_fields, interactions)
-            write_atomic(folder / f"{name}.item", item_fields, items)
-            if image_urls is not None:
-                _write_urls(folder / IMAGE_URLS, image_urls)
             place_pictures = place_pictures or fetched_pictures(output)
             if place_pictures is not None:
                 (folder / IMAGES).mkdir()
                 place_pictures(folder / IMAGES)
+                _check_none_lost(output / IMAGES, folder / IMAGES)
+            write_atomic(folder / f"{name}.inter", inter_fields, interactions)
+            write_atomic(folder / f"{name}.item", item_fields, items)
+            if image_urls is not None:
+                _write_urls(folder / IMAGE_URLS, image_urls)
             if place_pictures is None and image_urls is None:
                 settings = {"modalities": ["text"], **settings}
             loaded = [field.partition(":")[0] for field in inter_fields]
@@ -206,20 +233,63 @@ def _flow(value) -> str:
 
 
 def fetched_pictures(output: Path) -> Callable[[Path], None] | None:
-    """Links to the pictures that pictures.py left in the dataset `output`; None if there are none."""
+    """Links to what lies in images/ of the dataset `output`, whoever put it there; None if there is nothing."""
     images = output / IMAGES
-    if not (images / MANIFEST).is_file():
+    if not (images.is_dir() and any(images.iterdir())):
         return None
 
+    def link(source: str, target: str) -> None:
+        place_file(Path(source), Path(target), link=True)
+
     def place(target: Path) -> None:
-        for path in images.rglob("*"):
-            if path.is_dir():
-                (target / path.relative_to(images)).mkdir(parents=True, exist_ok=True)
-            else:
-                (target / path.relative_to(images).parent).mkdir(parents=True, exist_ok=True)
-                place_file(path, target / path.relative_to(images), link=True)
+        shutil.copytree(images, target, symlinks=True, copy_function=link, dirs_exist_ok=True)
 
     return place
+
+
+def _check_none_lost(old: Path, new: Path) -> None:
+    """Refuse to replace the folder `old` by `new` where that lacks a file of it."""
+    lost = {str(path.relative_to(old)) for path in old.rglob("*") if path.is_symlink() or not path.is_dir()}
+    lost -= {str(path.relative_to(new)) for path in new.rglob("*")}
+    if lost:
+        raise SDAError(
+            f"{old} holds {len(lost):,} files that this run does not write and --overwrite would delete"
+            f"{examples(lost)}; move them out, or leave --images out to keep {IMAGES}/ as it is"
+        )
+
+
+def no_pictures_note(output: Path | None) -> str:
+    """What holds for the pictures of `output` where none are placed."""
+    if output is not None and fetched_pictures(output):
+        return f"the pictures in {IMAGES}/ were kept"
+    return "no pictures: the dataset's YAML says modalities: [text]"
+
+
+def unreadable_pictures(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
+    """item → file name and reason, of the pictures `names` (item → file name) that the catalogue will refuse."""
+    limit = read_properties("overall")["max_image_pixels"]
+
+    def reason(name: str) -> str:
+        try:
+            open_image(folder / name, limit)
+        except FileRefused as refused:
+            return f"{printable(name)}: {refused}"
+        return ""
+
+    found, items = {}, list(names)
+    workers = os.cpu_count() or 1
+    bar = progress_bar(len(items), "check pictures", "picture", show=len(items) >= MANY_PICTURES)
+    with bar, ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(items), 64 * workers):  # few at once, for which Ctrl-C must wait
+            some = items[start : start + 64 * workers]
+            reasons = pool.map(reason, [names[item] for item in some])
+            found |= {item: why for item, why in zip(some, reasons, strict=True) if why}
+            bar.update(len(some))
+    return found
+
+
+def unreadable_note(unreadable: Mapping[str, str]) -> str:
+    return f"{len(unreadable):,} pictures cannot be read (copied all the same)" + examples(unreadable.values())
 
 
 def chosen_pictures(source: Path, names: Iterable[str], *, link: bool) -> Callable[[Path], None]:
@@ -276,5 +346,5 @@ def readme(
 
 def examples(names: Iterable[str], limit: int = 3) -> str:
     """`: a, b, c, …`, or nothing where there are no names."""
-    names = sorted(names)
+    names = sorted(printable(name) for name in names)
     return f": {', '.join(names[:limit])}{', …' if len(names) > limit else ''}" if names else ""

@@ -34,14 +34,26 @@ from columns import (
     rename_columns,
     split_list,
 )
-from folder import FileRecord, check_output, chosen_pictures, examples, readme, write_dataset
+from folder import (
+    FileRecord,
+    check_output,
+    chosen_pictures,
+    examples,
+    no_pictures_note,
+    readme,
+    unreadable_note,
+    unreadable_pictures,
+    write_dataset,
+)
 from interactions import Funnel, Interactions, k_core, without_repeats
 from tables import read_table
 from tabulate import tabulate
 from texts import clean_html
 
+from recbole_sda.catalog.atomic import one_line
 from recbole_sda.catalog.images import PictureFolder, find_pictures
 from recbole_sda.catalog.items import EMPTY_TEXT, is_text_field
+from recbole_sda.catalog.skipped import printable
 from recbole_sda.errors import SDAError
 
 FIELD_TYPES = {"user_id": "token", "item_id": "token", "rating": "float", "timestamp": "float"}
@@ -55,11 +67,19 @@ class Source(NamedTuple):
     interactions: pd.DataFrame  # user_id, item_id, [rating,] timestamp as strings
     items: pd.DataFrame  # item_id and the text fields as strings
     pictures: PictureFolder | None  # None: no folder was named
-    notes: tuple[str, ...]  # how values were read
+    unreadable: dict[str, str]  # item → name and reason of a picture that the catalogue will refuse
+    notes: tuple[str, ...]  # how values were read, or what of the pictures
+
+    @property
+    def pictured(self) -> set[str]:
+        """The items that have a picture which can be read."""
+        return set() if self.pictures is None else self.pictures.names.keys() - self.unreadable.keys()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
     options = parse_options(argv)
+    command = shlex.join(["python", "dataset_scripts/from_csv.py", *argv])
     try:
         if options.describe:
             print(describe(read_source(options), options))
@@ -68,10 +88,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = check_output(options.output, overwrite=options.overwrite, inputs=inputs)
         source = read_source(options)
         findings = report(source)
-        write(source, options, output, findings, shlex.join(["from_csv.py", *(argv or sys.argv[1:])]))
+        write(source, options, output, findings, command)
     except SDAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the output is as it was", file=sys.stderr)
+        return 130
     print("\n  ".join([f"wrote {output}", *findings]))
     if options.k_core:
         print(funnel(source, options.k_core))
@@ -136,9 +159,11 @@ def read_source(options: argparse.Namespace) -> Source:
         raise SDAError(f"--k-core {options.k_core} is not at least 1")
     if options.images is not None and not options.images.is_dir():
         raise SDAError(f"--images {options.images} is not a folder")
-    tables = _read_tables(options)
-    interactions, notes = read_interactions(tables[0], options)
-    items, more_notes = read_items(tables[1], options)
+    notes: list[str] = []
+    tables = _read_tables(options, notes)
+    interactions, time_notes = read_interactions(tables[0], options)
+    items, item_notes = read_items(tables[1], options)
+    notes += [*time_notes, *item_notes]
     known = set(items["item_id"])
     if not known.intersection(interactions["item_id"]):
         raise SDAError(
@@ -146,15 +171,15 @@ def read_source(options: argparse.Namespace) -> Source:
             f"{interactions['item_id'].iloc[0]!r} there, {items['item_id'].iloc[0]!r} here; "
             f"both must use the same ids in column {options.item!r}"
         )
-    pictures = None
-    if options.images is not None:
-        pictures = find_pictures(options.images, known.union(interactions["item_id"]))
-    return Source(interactions, items, pictures, (*notes, *more_notes))
+    if options.images is None:
+        return Source(interactions, items, None, {}, (*notes, no_pictures_note(options.output)))
+    pictures = find_pictures(options.images, known.union(interactions["item_id"]))
+    return Source(interactions, items, pictures, unreadable_pictures(options.images, pictures.names), tuple(notes))
 
 
-def _read_tables(options: argparse.Namespace) -> list[pd.DataFrame]:
+def _read_tables(options: argparse.Namespace, notes: list[str]) -> list[pd.DataFrame]:
     paths = options.interactions, options.items
-    tables = [read_table(path, options.separator, options.encoding) for path in paths]
+    tables = [read_table(path, options.separator, options.encoding, note=notes.append) for path in paths]
     for new, old in options.column:
         if not any(old in table.columns for table in tables):
             raise SDAError(
@@ -240,7 +265,7 @@ def read_texts(table: pd.DataFrame, name: str, options: argparse.Namespace) -> b
 
 
 def write(source: Source, options: argparse.Namespace, output: Path, findings: list[str], command: str) -> None:
-    interactions, items, pictures, _ = source
+    interactions, items, pictures = source[:3]
     place = None
     if pictures is not None:
         place = chosen_pictures(options.images, pictures.names.values(), link=options.link_images)
@@ -268,7 +293,7 @@ def write(source: Source, options: argparse.Namespace, output: Path, findings: l
 
 def report(source: Source) -> list[str]:
     """What was found, a line a finding."""
-    interactions, items, pictures, notes = source
+    interactions, items, pictures, unreadable, notes = source
     played, listed = set(interactions["item_id"]), set(items["item_id"])
     repeats = int(interactions.duplicated(["user_id", "item_id"]).sum())
     lines = [
@@ -281,9 +306,9 @@ def report(source: Source) -> list[str]:
         *notes,
     ]
     if pictures is None:
-        return [*lines, "no pictures: the dataset's YAML says modalities: [text]"]
-    bare = len((played | listed) - set(pictures.names))
-    lines.append(f"{len(pictures.names):,} pictures; {bare:,} items without one")
+        return lines
+    bare = len((played | listed) - source.pictured)
+    lines += [f"{len(pictures.names):,} pictures; {bare:,} items without one", unreadable_note(unreadable)]
     for count, what, names in (
         (pictures.strangers, "pictures of no item (not copied)", ()),
         (len(pictures.ignored), "second pictures of an item (not copied)", pictures.ignored),
@@ -324,7 +349,7 @@ def fields_table(items: pd.DataFrame) -> str:
         values = items[field].str.strip()
         filled = values[~values.isin(EMPTY_TEXT)]
         length = f"{filled.str.len().median():.0f}" if len(filled) else "–"
-        example = filled.iloc[0][:SAMPLE_CHARS] if len(filled) else ""
+        example = printable(one_line(filled.iloc[0])[:SAMPLE_CHARS]).replace("|", "\\|") if len(filled) else ""
         rows.append((field, f"{len(filled) / len(items):.1%}", f"{filled.nunique():,}", length, example))
     headers = ("text field", "filled", "distinct", "median characters", "for example")
     right = ("left", "right", "right", "right", "left")
@@ -353,7 +378,7 @@ def lacking(source: Source, core: int) -> str:
     texts = set(source.items["item_id"]) - set(without_text(source.items))
     parts = [f"{len(kept - texts):,} have no text"]
     if source.pictures is not None:
-        parts.append(f"{len(kept - set(source.pictures.names)):,} have no picture")
+        parts.append(f"{len(kept - source.pictured):,} have no picture")
     return f"of the {len(kept):,} items of the {core}-core " + ", ".join(parts)
 
 

@@ -152,8 +152,8 @@ def _read_pairs_csv(path: Path) -> pd.DataFrame:
     for column in COLUMNS:
         if column not in table:
             raise missing_column(path, column, table)
-    milliseconds, _ = read_times(path, table["timestamp"], "timestamp", None)
-    return table.assign(timestamp=pd.to_numeric(milliseconds) / MILLISECONDS)
+    times, dates = read_times(path, table["timestamp"], "timestamp", None)
+    return table.assign(timestamp=pd.to_numeric(times) / (1 if dates else MILLISECONDS))
 
 
 def _read_sequences(path: Path) -> pd.DataFrame:

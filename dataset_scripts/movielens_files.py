@@ -105,10 +105,11 @@ def read_films(release: Release) -> pd.DataFrame:
     films.insert(2, "year", [year for _, year in split])
     films["genres"] = [joined(genre for genre in genres if genre not in _NO_GENRE) for genres in films["genres"]]
     tags = release.folder / release.layout.movies.replace("movies", "tags")
-    if tags.is_file() and tags.name in release.layout.others:
-        films["tags"] = films["item_id"].map(common_tags(_read_tags(tags))).fillna("")
+    if tags.is_file() and tags.name in release.layout.others and len(given := _read_tags(tags)):
+        films["tags"] = films["item_id"].map(common_tags(given)).fillna("")
     if (links := release.folder / "links.csv").is_file():
-        films = films.merge(read_table(links).rename(columns={"movieId": "item_id"}), on="item_id", how="left")
+        linked = read_table(links, may_be_empty=True).rename(columns={"movieId": "item_id"})
+        films = films.merge(linked, on="item_id", how="left")
     return films.fillna("")
 
 
@@ -159,7 +160,7 @@ _READERS = {"u.item": _films_of_100k, "movies.dat": _films_of_dat, "movies.csv":
 
 def _read_tags(path: Path) -> pd.DataFrame:
     if path.suffix == ".csv":
-        return _need(path, ("movieId", "tag")).set_axis(["item_id", "tag"], axis=1)
+        return _need(path, ("movieId", "tag"), may_be_empty=True).set_axis(["item_id", "tag"], axis=1)
     rows = _split(path, "UserID::MovieID::Tag::Timestamp")
     return pd.DataFrame([(item, "::".join(tag)) for _, item, *tag, _ in rows], columns=["item_id", "tag"])
 
@@ -173,8 +174,8 @@ def _split(path: Path, form: str) -> list[list[str]]:
     return rows
 
 
-def _need(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    table = read_table(path)
+def _need(path: Path, columns: Sequence[str], *, may_be_empty: bool = False) -> pd.DataFrame:
+    table = read_table(path, may_be_empty=may_be_empty)
     if missing := [column for column in columns if column not in table]:
         raise SDAError(f"{path} has no column {missing[0]!r}; it has {', '.join(table)}; unpack it again")
     return table[list(columns)]

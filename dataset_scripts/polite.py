@@ -44,6 +44,10 @@ class Unavailable(Failed):
     """A failure that may pass: another attempt, or another run, can succeed."""
 
 
+class _LeftAlone(Unavailable):
+    """The host is not asked again in this run."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Manners:
     """How a site is treated."""
@@ -120,13 +124,13 @@ class PoliteClient:
         """
         host = self._hosts[_checked(url).host]
         for attempt in range(self.manners.attempts):
-            if host.left_alone:
-                raise Unavailable(host.left_alone)
             if attempt:
                 wait = self.manners.first_wait * 2 ** (attempt - 1)
                 await self._sleep(min(wait, self.manners.longest_wait) * (0.5 + self._draw() / 2))
             try:
                 result = await self._attempt(url, read, headers(), accept)
+            except _LeftAlone:  # of this host, or of one that it redirects to
+                raise
             except Unavailable as failure:
                 last = failure
             except Failed:
@@ -155,9 +159,11 @@ class PoliteClient:
         raise Failed(f"redirects: more than {self.manners.redirects}")
 
     async def _turn(self, host: _Host) -> None:
-        """Wait until `host` may be asked; another's `Retry-After` may put that off meanwhile."""
-        while (wait := host.free_at - self._clock()) > 0:
+        """Wait until `host` may be asked; another's `Retry-After` may put that off meanwhile, or end it."""
+        while (wait := host.free_at - self._clock()) > 0 and not host.left_alone:
             await self._sleep(wait)
+        if host.left_alone:
+            raise _LeftAlone(host.left_alone)
         host.free_at = self._clock() + 1 / self.manners.per_second
 
     @asynccontextmanager
@@ -197,10 +203,10 @@ class PoliteClient:
         if answer.status not in _TRY_AGAIN and answer.status < 500:
             raise Failed(cause)
         wait = _seconds(answer.headers.get("retry-after", ""))
-        host.free_at = max(host.free_at, self._clock() + wait)
         if wait > self.manners.longest_wait:
             host.left_alone = f"{cause}: the host asks to come back in {wait:,.0f} seconds"
-            raise Unavailable(host.left_alone)
+            raise _LeftAlone(host.left_alone)
+        host.free_at = max(host.free_at, self._clock() + wait)
         raise Unavailable(cause)
 
 

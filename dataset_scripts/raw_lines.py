@@ -12,6 +12,7 @@ from recbole_sda.errors import SDAError
 BLOCK_BYTES = 1 << 23
 LONGEST_LINE = 1 << 26  # a file without line breaks is none of ours; it is refused, not kept in memory
 _GZIP = b"\x1f\x8b"
+_AGAIN = "if it was downloaded here, delete it and run the same command again, else get it anew"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -31,11 +32,11 @@ def read_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[in
                 yield number, block
                 number += block.count(b"\n") or 1
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise SDAError(f"{path}: the gzip file is cut off or damaged ({error}); fetch it again") from error
+        raise SDAError(f"{path}: the gzip file is cut off or damaged ({error}); {_AGAIN}") from error
     except OSError as error:
         raise SDAError(f"{path} cannot be read: {error.strerror}") from error
     if number == 1:
-        raise SDAError(f"{path} is empty; fetch it again")
+        raise SDAError(f"{path} is empty; {_AGAIN}")
 
 
 def first_lines(path: Path, count: int = 20) -> list[bytes]:

@@ -7,7 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from folder import FileRecord, Provenance, check_output, chosen_pictures, examples, readme, write_dataset
+from folder import (
+    FileRecord,
+    Provenance,
+    check_output,
+    chosen_pictures,
+    examples,
+    no_pictures_note,
+    readme,
+    unreadable_note,
+    unreadable_pictures,
+    write_dataset,
+)
 from interactions import Funnel, Interactions
 from narrow import narrow
 
@@ -40,6 +51,9 @@ def run(
     except SDAError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the output is as it was", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -110,12 +124,14 @@ def write(
     items = items[items["item_id"].isin(kept)].drop_duplicates("item_id")
     pictures = find_pictures(options.images, kept) if options.images else None
     rated = ["rating:float"] if interactions.rating is not None else []
-    bare = items[(items[list(text_fields)] == "").all(axis=1)]
-    notes = [f"{len(kept) - len(items) + len(bare):,} of {len(kept):,} items have no text"]
+    silent = items[(items[list(text_fields)] == "").all(axis=1)]
+    notes = [f"{len(kept) - len(items) + len(silent):,} of {len(kept):,} items have no text"]
     if pictures is None:
-        notes.append("no pictures: the dataset's YAML says modalities: [text]")
+        notes.append(no_pictures_note(output))
     else:
-        notes.append(f"{len(kept) - len(pictures.names):,} of {len(kept):,} items have no picture")
+        unreadable = unreadable_pictures(options.images, pictures.names)
+        bare = len(kept) - len(pictures.names) + len(unreadable)
+        notes += [f"{bare:,} of {len(kept):,} items have no picture", unreadable_note(unreadable)]
         if pictures.problems:
             notes.append(f"{len(pictures.problems):,} pictures refused" + examples(pictures.problems.values()))
     write_dataset(

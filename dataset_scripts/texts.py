@@ -64,10 +64,15 @@ def parse_list(text: str) -> list | None:
 
 def flat_list(value) -> list[str]:
     """The texts in a nest of lists, in order, each once; None and blanks left out."""
-    if isinstance(value, list | tuple):
-        return list(dict.fromkeys(text for part in value for text in flat_list(part)))
-    text = "" if value is None else str(value).strip()
-    return [text] if text else []
+    texts: dict[str, None] = {}
+    rest = [value]  # not by recursion: a nest may be deep
+    while rest:
+        value = rest.pop()
+        if isinstance(value, list | tuple):
+            rest.extend(reversed(value))
+        elif text := "" if value is None else str(value).strip():
+            texts[text] = None
+    return list(texts)
 
 
 def joined(parts: Iterable[str]) -> str:

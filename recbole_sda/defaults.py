@@ -56,8 +56,8 @@ def read_yaml(path: str | Path) -> dict:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Loader)
     except OSError as error:
         raise SDAError(f"configuration file {path} cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise SDAError(f"configuration file {path} is not YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SDAError(f"configuration file {path} is not YAML: {' '.join(str(error).split())}") from error
     if content is not None and not isinstance(content, dict):
         raise SDAError(f"configuration file {path} holds a {type(content).__name__}; it needs `key: value` lines")
     return content or {}

@@ -17,17 +17,19 @@ from recbole_sda.catalog.contact_sheet import (
     load_font,
     picture_modality,
 )
-from recbole_sda.catalog.settings import dataset_settings
+from recbole_sda.catalog.settings import check_choices, dataset_settings
 from recbole_sda.errors import SDAError
 
 FINE, DATA_IS_LOST, WRONG_USAGE = 0, 1, 2
+_HUB_SECONDS = 10
 EPILOG = """\
 Settings come from properties/, the dataset's own YAML and --config_files, as in a run; any of them may follow as
 --key=value: --modalities=text, --text_fields=title,brand, --image_folder=FOLDER, --checkpoint_dir=FOLDER (which
 holds the index of checked files, shared with runs).
 
 Exit status: 0 fine; 1 a run would lose data: refused files, items with interactions and nothing else, interactions
-that RecBole refuses or drops, a file that cannot be read at all; with --strict any warning, too; 2 wrong usage.
+that RecBole refuses or drops, a file that cannot be read at all; with --strict any warning, too; 2 wrong usage:
+options and settings that cannot be, or that name what the dataset lacks.
 """
 
 
@@ -99,15 +101,17 @@ def prepare(options: argparse.Namespace, typed: Mapping[str, str]) -> tuple:
         if not path.absolute().parent.is_dir():
             raise SDAError(f"{path}: its folder does not exist; make it first")
     settings = dataset_settings(options.folder, options.config_files.replace(",", " ").split(), typed)
+    kinds = check_choices(options.folder, settings)
     if options.contact_sheet:
-        _check_sheet(options, settings)
+        _check_sheet(options, kinds)
     return settings, _token_counter(options.tokenizer, settings) if options.tokenizer else None
 
 
-def _check_sheet(options: argparse.Namespace, settings: Mapping) -> None:
+def _check_sheet(options: argparse.Namespace, kinds: Mapping[str, str]) -> None:
     if not 1 <= options.sheet_items <= MAX_ITEMS:
         raise SDAError(f"--sheet-items={options.sheet_items} must lie between 1 and {MAX_ITEMS}")
-    kinds = {name: (settings["modality_kinds"] or {}).get(name, name) for name in settings["modalities"]}
+    if options.sheet_seed is not None and options.sheet_seed < 0:
+        raise SDAError(f"--sheet-seed={options.sheet_seed} must be 0 or more")
     if picture_modality(kinds) is None:
         raise SDAError(
             f"--contact-sheet needs pictures, and modalities={','.join(kinds)} has none; "
@@ -117,9 +121,26 @@ def _check_sheet(options: argparse.Namespace, settings: Mapping) -> None:
 
 
 def _token_counter(name: str, settings: Mapping):
-    from recbole_sda.encoders.text_lengths import TextLengths  # transformers loads here, if it is asked for
+    from recbole_sda.encoders.source import TINY, resolve_name  # transformers loads here, if it is asked for
+    from recbole_sda.encoders.text_lengths import TextLengths
 
+    if name != TINY and not Path(resolve_name(name)).is_dir() and not _hub_answers(name):
+        settings = {**settings, "backbone_local_files_only": True}
     return TextLengths.open(name, settings)
+
+
+def _hub_answers(name: str) -> bool:
+    """Whether the model hub can be reached, by one request; transformers would repeat each for half a minute."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=_HUB_SECONDS)
+    except (HfHubHTTPError, ValueError):  # an answer, or no name that it could be asked for
+        return True
+    except Exception:  # which one depends on the hub's HTTP library
+        return False
+    return True
 
 
 def write_files(checked: Checked, options: argparse.Namespace) -> None:
@@ -149,7 +170,7 @@ def _print(text: str) -> None:
 
 
 def _complain(error: Exception, status: int) -> int:
-    print(f"recbole_sda: {error}", file=sys.stderr)
+    print(f"recbole_sda: {' '.join(str(error).split())}", file=sys.stderr)  # a YAML's faults come in several lines
     return status
 
 

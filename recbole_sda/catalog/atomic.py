@@ -19,6 +19,7 @@ from pathlib import Path
 from recbole_sda.errors import SDAError
 
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
+_SURROGATES = re.compile(r"[\ud800-\udfff]")  # no characters: UTF-8 cannot write them
 
 
 def write_atomic(path: Path, header: Sequence[str], rows: Iterable[Sequence[str]]) -> int:
@@ -79,8 +80,13 @@ def unquote(field: str) -> str:
 
 
 def one_line(value: str) -> str:
-    """`value` with tabs, line breaks and other control characters as single spaces."""
-    return _BREAKS.sub(" ", value)
+    """`value` with tabs, line breaks and other control characters as single spaces, and no lone surrogate."""
+    return without_surrogates(_BREAKS.sub(" ", value))
+
+
+def without_surrogates(text: str) -> str:
+    """`text` with U+FFFD for each lone surrogate, such as JSON's `\\ud83d` without its other half."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 @contextmanager

@@ -51,12 +51,13 @@ def check_dataset(
     Raises:
         SDAError: a file is so broken that a run would stop at it, too.
     """
+    loaded = (settings["load_col"] or {}).get("inter")
     interactions = read_interactions(
         inter_files(folder, settings["benchmark_filename"]),
         user_field=settings["USER_ID_FIELD"],
         item_field=settings["ITEM_ID_FIELD"],
         time_field=settings["TIME_FIELD"],
-        loaded=(settings["load_col"] or {}).get("inter"),
+        loaded=None if loaded == "*" else loaded,
     )
     item_file = folder / f"{folder.name}.item"
     listed = item_tokens(item_file, settings["ITEM_ID_FIELD"]) if item_file.is_file() else ()

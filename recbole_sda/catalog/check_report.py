@@ -10,36 +10,40 @@ from datetime import UTC, datetime
 from tabulate import tabulate
 
 _BAR = 40
+_REPEATED = "with the same user and item as an earlier one"
 # Seconds and milliseconds since 1970 that lie between 1980 and 2100; other times are printed as they are.
 _SECONDS, _MILLISECONDS = (315_532_800, 4_102_444_800), (315_532_800_000, 4_102_444_800_000)
 
 
 def problems(report: Mapping) -> list[str]:
-    found = [f"{one['count']:,} interactions: {cause}" for cause, one in report["interactions"]["faults"].items()]
+    faults = report["interactions"]["faults"]
+    found = [f"{_counted(one['count'], 'interaction')}: {cause}" for cause, one in faults.items()]
     for modality, files in report["files"].items():
         if refused := sum(one["count"] for one in files["refused"].values()):
             found.append(f"{modality}: {refused:,} refused")
     if bare := report["together"]["none"]["items_with_interactions"]:
-        found.append(f"{bare:,} items with interactions have nothing of {', '.join(report['modalities'])}")
+        filtered = "; counted before the filters, which may leave them out anyway" if report["filters"] else ""
+        nothing = f"with interactions and nothing of {', '.join(report['modalities'])}"
+        found.append(f"{_counted(bare, 'item')} {nothing}{filtered}")
     return found
 
 
 def warnings(report: Mapping) -> list[str]:
     items, texts = report["items"], report["texts"]
     counts = {
-        "items of the interactions have no row in .item": items["without_a_row"]["count"],
-        "items have no interaction": items["without_interactions"]["count"],
-        "interactions repeat an earlier one of the same user and item": report["interactions"]["repeats"],
+        ("item", "of the interactions without a row in .item"): items["without_a_row"]["count"],
+        ("item", "without interactions"): items["without_interactions"]["count"],
+        ("interaction", _REPEATED): report["interactions"]["repeats"],
     }
     for modality, one in report["modalities"].items():
-        counts[f"items have no {modality}"] = items["items"] - one["items"]
+        counts["item", f"without {modality}"] = items["items"] - one["items"]
     for modality, files in report["files"].items():
-        counts[f"items share their {modality} with another"] = files["duplicates"]["items"]
-        counts[f"second files of an item, not used: {modality}"] = files["second_files"]["count"]
+        counts["item", f"with the same {modality} as another"] = files["duplicates"]["items"]
+        counts["second file", f"of an item, not used: {modality}"] = files["second_files"]["count"]
     if texts:
-        counts["items share their text with another"] = texts["duplicates"]["items"]
-        counts["texts are longer than the tokenizer's limit"] = (texts["tokens"] or {}).get("over_limit") or 0
-    found = [f"{count:,} {what}" for what, count in counts.items() if count]
+        counts["item", "with the same text as another"] = texts["duplicates"]["items"]
+        counts["text", "over the tokenizer's limit"] = (texts["tokens"] or {}).get("over_limit") or 0
+    found = [f"{_counted(count, noun)} {rest}" for (noun, rest), count in counts.items() if count]
     if report["interactions"]["time_span"] is None:
         found.append("there are no timestamps to order interactions by")
     return found
@@ -58,12 +62,12 @@ def as_text(report: Mapping) -> str:
 
 def _interactions(report: Mapping) -> str:
     found, filters = report["interactions"], report["filters"]
-    rows = [[f"a {who}", *found[f"per_{who}"].values()] for who in ("user", "item")]
+    rows = [[f"{a} {who}", *found[f"per_{who}"].values()] for a, who in (("a", "user"), ("an", "item"))]
     lines = [
-        f"{report['dataset']}: {found['users']:,} users, {found['items']:,} items, {found['interactions']:,} "
-        f"interactions; sparsity {found['sparsity']:.4%}",
+        f"{report['dataset']}: {_counted(found['users'], 'user')}, {_counted(found['items'], 'item')}, "
+        f"{_counted(found['interactions'], 'interaction')}; sparsity {found['sparsity']:.4%}",
         tabulate(rows, ["interactions", *found["per_user"]], floatfmt=",.1f"),
-        f"{found['repeats']:,} interactions repeat an earlier one of the same user and item",
+        f"{_counted(found['repeats'], 'interaction')} {_REPEATED}",
         _time_span(found["time_span"]),
     ]
     if filters:
@@ -108,7 +112,7 @@ def _items(report: Mapping) -> str:
         for name, one in shown
     ]
     lines = [
-        f"{items['items']:,} items in .inter or .item, {items['with_a_row']:,} in .item",
+        f"{_counted(items['items'], 'item')} in .inter or .item, {items['with_a_row']:,} in .item",
         tabulate(rows, ["", "items", "of all", "of interactions"], disable_numparse=True, stralign="right"),
     ]
     for key, name in (("without_a_row", "in .inter only"), ("without_interactions", "without interactions")):
@@ -118,13 +122,11 @@ def _items(report: Mapping) -> str:
 
 
 def _files(modality: str, files: Mapping) -> str:
-    lines = [f"{modality}: {_duplicates(files['duplicates'], 'files')}"]
+    lines = [f"{modality}: {_duplicates(files['duplicates'], 'file')}"]
     if files["refused"]:
         lines.append(_causes("  refused:", files["refused"]))
-    if files["second_files"]["count"]:
-        lines.append(
-            f"  {files['second_files']['count']:,} second files of an item: {_some(files['second_files'])}"
-        )
+    if (second := files["second_files"])["count"]:
+        lines.append(f"  {_counted(second['count'], 'second file')} of an item: {_some(second)}")
     return "\n".join(lines)
 
 
@@ -136,7 +138,7 @@ def _texts(texts: Mapping) -> str:
     return "\n".join(
         [
             f"text: {', '.join(texts['fields']) or '(no fields)'}{left_out}",
-            f"  {_duplicates(texts['duplicates'], 'texts')}",
+            f"  {_duplicates(texts['duplicates'], 'text')}",
             f"  words: {_lengths(texts['words'])}",
             f"  values that the prompt cuts, in characters: {', '.join(cut) or 'none'}",
             f"  {_tokens(texts['tokens'])}",
@@ -157,10 +159,10 @@ def _lengths(found: Mapping | None) -> str:
 
 def _duplicates(found: Mapping, noun: str) -> str:
     if not found["items"]:
-        return f"no two items have equal {noun}"
+        return f"no two items have equal {noun}s"
     examples = "; ".join(_some(one) for one in found["examples"])
     more = found["groups"] - len(found["examples"])
-    return f"{found['items']:,} items share {found['groups']:,} {noun}: {examples}" + (
+    return f"{found['items']:,} items share {_counted(found['groups'], noun)}: {examples}" + (
         f"; {more:,} more" if more else ""
     )
 
@@ -182,3 +184,7 @@ def _listed(title: str, lines: Iterable[str]) -> str:
 def _some(named: Mapping) -> str:
     more = named["count"] - len(named["examples"])
     return ", ".join(named["examples"]) + (f" and {more:,} more" if more else "")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -1,6 +1,7 @@
 """Datasets that a user may name before they are there, and the commands that make them."""
 
 import difflib
+import shlex
 from pathlib import Path
 
 # name → script in dataset_scripts/ and its options. Amazon's and MovieLens' names are RecBole's.
@@ -29,7 +30,7 @@ COMMANDS = {
 def how_to_make(name: str, folder: Path) -> str:
     """What makes the dataset `name` in `folder`: a command, or a script for data of the user's own."""
     if name in COMMANDS:
-        return f"Make it with `python dataset_scripts/{COMMANDS[name]} --output {folder}`"
+        return f"Make it with `python dataset_scripts/{COMMANDS[name]} --output {shlex.quote(str(folder))}`"
     near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.75)
     meant = f"Did you mean {near[0]}? " if near else ""
     return f"{meant}Make it with dataset_scripts/from_csv.py"

@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from recbole_sda.catalog.atomic import read_header
+from recbole_sda.catalog.fields import ItemFields
+from recbole_sda.catalog.modalities import Source, kinds_of
 from recbole_sda.defaults import (
     over_our_defaults,
     read_datasets_own,
@@ -38,10 +41,65 @@ def dataset_settings(folder: Path, files: Sequence[str] = (), typed: Mapping[str
     values = {**defaults, **chosen}
     for key in keys_of_type("list"):
         values[key] = names(key, values[key])
+    _check_recboles(values)
     if not values["modalities"]:
         raise SDAError(f"modalities={values['modalities']!r} names none; choose image, text or image,text")
     check_kinds(values)
     return values
+
+
+def check_choices(folder: Path, settings: Mapping) -> dict[str, str]:
+    """The kind of each modality, where the dataset in `folder` has what the settings name.
+
+    Looks at names and at the head of the .item file only. A head that cannot be read is no matter of settings:
+    `check.check_dataset` tells.
+
+    Raises:
+        SDAError: `text_fields`, `modalities`, `modality_kinds` or `image_folder` name what is not there.
+    """
+    image_folder = settings["image_folder"]
+    if image_folder is not None and not Path(image_folder).is_dir():
+        raise SDAError(f"image_folder={image_folder} is not a folder; leave it out for {folder / 'images'}")
+    if settings["text_fields"]:
+        _check_text_fields(folder / f"{folder.name}.item", settings["text_fields"])
+    source = Source(
+        folder=folder,
+        name=folder.name,
+        tokens=(),
+        texts=ItemFields({}, (), ()),
+        image_folder=Path(image_folder) if image_folder else None,
+        max_image_pixels=settings["max_image_pixels"],
+        max_audio_seconds=settings["max_audio_seconds"],
+        strict=False,
+        index_folder=None,
+        workers=None,
+        show_progress=False,
+    )
+    return kinds_of(source, settings["modalities"], settings["modality_kinds"] or {})
+
+
+def _check_text_fields(item_file: Path, wanted: Sequence[str]) -> None:
+    if not item_file.exists():
+        raise SDAError(f"text_fields={wanted}, but {item_file} does not exist")
+    try:
+        header = read_header(item_file)
+    except SDAError:
+        return
+    if unknown := [field for field in wanted if field not in header]:
+        raise SDAError(f"text_fields: {item_file} has no field {unknown[0]!r}; it has {', '.join(header)}")
+
+
+def _check_recboles(values: dict) -> None:
+    """What kind RecBole's keys are of, as far as they are read here; lists of names become such."""
+    for key in ("USER_ID_FIELD", "ITEM_ID_FIELD", "TIME_FIELD", "checkpoint_dir"):
+        if not isinstance(values[key], str) and (key, values[key]) != ("TIME_FIELD", None):
+            raise SDAError(f"{key}={values[key]!r} must be text; in YAML put quotes around it")
+    values["benchmark_filename"] = names("benchmark_filename", values["benchmark_filename"])
+    wanted = values["load_col"] or {}
+    columns = wanted.get("inter", "*") if isinstance(wanted, dict) else None
+    named = isinstance(columns, list) and all(isinstance(name, str) for name in columns)
+    if columns != "*" and not named:
+        raise SDAError(f"load_col={wanted!r} must be a mapping such as {{inter: [user_id, item_id]}}")
 
 
 def _recbole_defaults(name: str) -> dict:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 
@@ -129,12 +130,12 @@ def test_planted_numbers_of_the_items(faulty, check):
     assert texts["words"] == {"median": 2.5, "p95": pytest.approx(3), "max": 3}
     assert {field: one["items"] for field, one in texts["cut"].items()} == {"title": 1, "about": 0}
     assert report["problems"] == [
-        "1 interactions: another number of fields than the header",
-        "1 interactions: timestamp is no number",
-        "1 interactions: no user_id",
-        "1 interactions: user_id is not UTF-8",
+        "1 interaction: another number of fields than the header",
+        "1 interaction: timestamp is no number",
+        "1 interaction: no user_id",
+        "1 interaction: user_id is not UTF-8",
         "image: 1 refused",
-        "2 items with interactions have nothing of image, text",
+        "2 items with interactions and nothing of image, text",
     ]
 
 
@@ -149,7 +150,7 @@ def test_strict_counts_warnings(sound, check):
         file.write("c\tnobody's\n")
     status, report = check(sound)
     assert (status, report["problems"]) == (0, [])
-    assert report["warnings"] == ["1 items have no interaction", "1 items have no image"]
+    assert report["warnings"] == ["1 item without interactions", "1 item without image"]
     assert check(sound, "--strict")[0] == 1
 
 
@@ -159,7 +160,8 @@ def test_the_command_line_is_the_same(faulty, check, capsys, tmp_path):
     assert cli.main(["catalog", "check", str(faulty), f"--checkpoint_dir={tmp_path / 'saved'}"]) == 1
     assert capsys.readouterr().out == printed
     assert "interactions" in printed
-    assert "2 items share 1 files: a, b" in printed
+    assert "2 items share 1 file: a, b" in printed
+    assert re.search(r"^an item +1.0", printed, re.M)
 
 
 def test_the_datasets_own_settings_count_as_in_a_run(faulty, check):
@@ -213,6 +215,10 @@ def test_pictures_are_decoded_once(faulty, check, monkeypatch):
         (["--modalities=text", "--contact-sheet=x.png"], "--contact-sheet needs pictures"),
         (["--contact-sheet=nowhere/x.png"], "nowhere/x.png: its folder does not exist"),
         (["--contact-sheet=x.png", "--sheet-font=no.ttf"], "--sheet-font=no.ttf cannot be read"),
+        (["--contact-sheet=x.png", "--sheet-seed=-1"], "--sheet-seed=-1 must be 0 or more"),
+        (["--text_fields=nope"], "text_fields: "),
+        (["--modalities=image,audio"], "modality 'audio': neither "),
+        (["--image_folder=nowhere"], "image_folder=nowhere is not a folder"),
         (["--tokenizer=./nowhere"], "--tokenizer=./nowhere cannot be had"),
         (["--max_image_pixels=many"], "max_image_pixels='many' must be a whole number"),
         (["--config_files=none.yaml"], "none.yaml cannot be read"),
@@ -223,6 +229,61 @@ def test_wrong_usage(arguments, message, sound, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"recbole_sda: {message}") or message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("USER_ID_FIELD: [a]", r"USER_ID_FIELD=\['a'\] must be text"),
+        ("checkpoint_dir: 5", "checkpoint_dir=5 must be text"),
+        ("benchmark_filename: 5", "benchmark_filename=5 must be names"),
+        ("load_col: {inter: 5}", r"load_col=\{'inter': 5\} must be a mapping"),
+        ("load_col: [inter]", r"load_col=\['inter'\] must be a mapping"),
+        ("load_col: {inter: [[a]]}", "must be a mapping"),
+        ("text_fields: [nope]", "text_fields: .* has no field 'nope'; it has item_id, title"),
+        ("a: b: c\n'", "fine.yaml is not YAML: mapping values are not allowed here"),
+    ],
+)
+def test_wrong_settings_of_the_dataset(settings, message, sound, capsys):
+    (sound / "fine.yaml").write_text(settings)
+    assert main(["check", str(sound)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.search(message, err)
+    assert err.count("\n") == 1
+
+
+def test_all_columns_are_looked_at_where_all_are_loaded(sound, check):
+    (sound / "fine.inter").write_text("user_id:token\titem_id:token\trating:float\nu\ta\tgood\n")
+    for wanted, faults in (("'*'", ["rating is no number"]), ("[user_id, item_id]", [])):
+        (sound / "fine.yaml").write_text(f"load_col: {{inter: {wanted}}}")
+        assert list(check(sound)[1]["interactions"]["faults"]) == faults
+
+
+def test_items_that_the_filters_may_leave_out(sound, check):
+    with open(sound / "fine.inter", "a") as file:
+        file.write("u\tghost\t3\n")
+    bare = "1 item with interactions and nothing of image, text"
+    assert check(sound)[1]["problems"] == [bare]
+    _, report = check(sound, "--item_inter_num_interval=[2,inf)")
+    assert report["problems"] == [f"{bare}; counted before the filters, which may leave them out anyway"]
+
+
+def test_a_tokenizer_without_network(sound, monkeypatch, capsys):
+    """The hub is tried once; then the name is looked for on this machine only."""
+    tried = []
+
+    def getaddrinfo(*address, **_):
+        tried.append(address)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert main(["check", str(sound), "--tokenizer=nope/nope"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(tried) <= 1  # none where the environment says HF_HUB_OFFLINE
+    assert err.startswith("recbole_sda: --tokenizer=nope/nope cannot be had")
     assert err.count("\n") == 1
 
 

@@ -15,6 +15,7 @@ sys.path.insert(0, str(SCRIPTS))  # as Python itself does for a script
 import archives
 from downloads import fetch, unpack
 from polite import Manners
+from raw_lines import read_blocks
 
 QUICK = Manners(allow_private=True, first_wait=1e-3, per_second=1e5, attempts=3, total_seconds=None)
 SHA256, MD5 = hashlib.sha256(RAW).hexdigest(), hashlib.md5(RAW).hexdigest()
@@ -99,6 +100,24 @@ def test_a_wrong_checksum_names_both_and_leaves_nothing(server, tmp_path, digest
     with pytest.raises(SDAError, match=f"{digest} {found}, expected {wrong}; it was deleted"):
         get(server, "raw", tmp_path / "raw.bin", **{digest: wrong})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_download_says_how_it_gets_better(server, tmp_path):
+    """A complete download is kept, so running the same command again is not enough."""
+    target = get(server, "raw", tmp_path / "raw.json.gz")
+    target.write_bytes(gzip.compress(RAW)[:-30])
+    assert get(server, "raw", target) == target
+    with pytest.raises(SDAError, match="delete it and run the same command again"):
+        list(read_blocks(target))
+    target.unlink()
+    get(server, "raw", target)
+    assert list(read_blocks(target))
+
+
+def test_a_host_that_wants_an_hour_is_not_waited_for(server, tmp_path):
+    with pytest.raises(SDAError, match=r"come back in 3,600 seconds\); run the same command again"):
+        get(server, "closed-for-an-hour", tmp_path / "raw.bin")
+    assert server.asked.total() == 1
 
 
 def test_a_wrong_file_of_the_user_is_not_deleted(server, tmp_path):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 
 from recbole_sda.catalog.atomic import read_atomic
 from recbole_sda.defaults import read_yaml
@@ -117,20 +118,49 @@ def test_the_readme_may_count_what_was_streamed(tmp_path):
     assert (tmp_path / "shop/README.md").read_text() == "2 items"
 
 
-def test_fetched_pictures_outlive_a_rewrite_and_placed_ones_do_not(tmp_path):
+@pytest.mark.parametrize("names", [("a.jpg", "deep/b.jpg", "manifest.csv"), ("a.jpg", "deep/b.jpg")])
+def test_pictures_outlive_a_rewrite_whoever_put_them_there(tmp_path, names):
     out = tmp_path / "shop"
     write(out, image_urls=[("a", "https://x/1.jpg")])
     (out / "images/deep").mkdir(parents=True)
-    for name in ("a.jpg", "deep/b.jpg", "manifest.csv"):
+    for name in names:
         (out / "images" / name).write_text(name)
-    write(out, image_urls=[("a", "https://x/1.jpg")])
-    for name in ("a.jpg", "deep/b.jpg", "manifest.csv"):
-        assert (out / "images" / name).read_text() == name
-    assert "modalities" not in read_yaml(out / "shop.yaml")
-    write(out, place_pictures=picture)
-    assert list(contents(out / "images")) == ["a.jpg"]
+    (out / "images/link.jpg").symlink_to("a.jpg")
     write(out)
-    assert not (out / "images").exists()
+    for name in names:
+        assert (out / "images" / name).read_text() == name
+    assert (out / "images/link.jpg").is_symlink()
+    assert "modalities" not in read_yaml(out / "shop.yaml")
+    assert "were kept" in folders.no_pictures_note(out)
+
+
+def test_placed_pictures_take_nobody_elses_away(tmp_path):
+    out = tmp_path / "shop"
+    write(out, place_pictures=picture)
+    write(out, place_pictures=picture)  # the same names again
+    (out / "images/mine.jpg").write_text("mine")
+    before = contents(tmp_path)
+    with pytest.raises(SDAError, match=r"images holds 1 files .* would delete: mine\.jpg; move them out"):
+        write(out, place_pictures=picture)
+    assert contents(tmp_path) == before
+
+
+def test_an_output_whose_parent_cannot_be_made_is_refused_and_a_possible_one_leaves_nothing(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SDAError, match=r"--output .*file/a/shop: .*file/a cannot be written: "):
+        folders.check_output(tmp_path / "file/a/shop", overwrite=False, inputs={})
+    folders.check_output(tmp_path / "a/b/shop", overwrite=False, inputs={})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_pictures_that_the_catalogue_would_refuse_are_named(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "b.jpg").write_text("<html>not found</html>")
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
+    names = {"a": "a.png", "b": "b.jpg", "c": "c.png"}
+    unreadable = folders.unreadable_pictures(tmp_path, names)
+    assert list(unreadable) == ["b", "c"]
+    assert unreadable["b"] == "b.jpg: not a JPEG, PNG or WebP picture"
 
 
 def test_check_output(tmp_path):

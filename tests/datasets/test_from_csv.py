@@ -160,7 +160,8 @@ def test_overwrite_only_when_asked_and_only_datasets(shop, capsys):
     assert (shop / "out/shop/shop.inter").read_bytes() == before
     assert convert(shop, "--overwrite", images=False) == 0
     assert (shop / "out/shop/shop.inter").read_bytes() != before
-    assert not (shop / "out/shop/images").exists()
+    assert len(os.listdir(shop / "out/shop/images")) == 3
+    assert "the pictures in images/ were kept" in capsys.readouterr().out
     (shop / "out/shop/shop.inter").unlink()
     assert convert(shop, "--overwrite") == 1
     assert "no dataset to overwrite" in capsys.readouterr().err
@@ -226,8 +227,14 @@ BAD = {
     "padding": ("user,item,timestamp\n[PAD],a,1\n", None, [], "padding token"),
     "tab in id": ('user,item,timestamp\n"u\t1",a,1\n', None, [], "a tab or line break"),
     "blank at end": ("user,item,timestamp\nu ,a,1\n", None, [], "begins or ends with a blank"),
-    "short row": ("user,item,timestamp\nu,a,1\nu,b\n", None, [], "row 2: timestamp '' is not a number"),
-    "long row": ("user,item,timestamp\nu,a,1,2\n", None, [], "cannot be read as a table"),
+    "short row": ("user,item,timestamp\nu,a,1\nu,b\n", None, [], "line 3 has 2 columns, but the header has 3"),
+    "long row": ("user,item,timestamp\nu,a,1,2\n", None, [], "line 2 has 4 columns, but the header has 3"),
+    "open quote": (
+        'user,item,timestamp,note\nu,a,1,\nu,b,2,"good\nu,a,3,\n',
+        None,
+        [],
+        "line 3 begins a row with a quote",
+    ),
     "column twice": ("user,user,item,timestamp\nu,u,a,1\n", None, [], "'user' stands twice"),
     "other ids": ("user,item,timestamp\nu,A,1\n", None, [], "no item of .* 'A' there, 'a' here"),
     "two rows of an item": (INTERACTIONS, "item,title\na,x\na,y\n", [], "item 'a' stands in several rows"),
@@ -245,6 +252,8 @@ BAD = {
         ["--time-format=%d/%m/%Y"],
         "not a date of the form %d/%m/%Y",
     ),
+    "no such directive": (INTERACTIONS, None, ["--time-format=%Q"], "--time-format %Q: .* bad directive"),
+    "long separator": (INTERACTIONS, None, ["--separator=::"], "--separator '::' is not one character"),
     "no core": (INTERACTIONS, None, ["--k-core=0"], "--k-core 0"),
     "no image folder": (INTERACTIONS, None, ["--images=/nowhere/at/all"], "--images /nowhere/at/all"),
 }
@@ -272,7 +281,8 @@ def test_mistakes_are_named_before_anything_is_written(shop, capsys, case):
         ("x.csv", b"user,item,timestamp\nu,caf\xe9,1\n", "not UTF-8"),
         ("x.txt", b"user item timestamp\n", "--separator"),
         ("x.csv.gz", b"no gzip at all", "cannot be read"),
-        ("x.csv", b'user,item,timestamp\nu,"a,1\n', "cannot be read"),
+        ("x.csv", b'user,item,timestamp\nu,"a,1\n', "never closes"),
+        ("x.csv", b'user,item,timestamp\nu,"a,1', "never closes"),
     ],
 )
 def test_unreadable_tables(shop, capsys, name, data, message):
@@ -338,12 +348,76 @@ def test_a_picture_in_a_parquet_is_no_text(tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("{", "line 2 is not JSON"), ("[1]", "line 2 is no object")],
+    [
+        ("{", "line 2 is not JSON"),
+        ("[1]", "line 2 is no object"),
+        ('{"item": ' + "[" * 100_000 + "]" * 100_000 + "}", "line 2 nests lists or objects too deeply"),
+    ],
 )
 def test_a_damaged_line_of_json_is_named(shop, capsys, line, message):
     (shop / "x.jsonl").write_text('{"item": "a"}\n' + line + "\n")
     assert convert(shop, items="x.jsonl") == 1
     assert message in capsys.readouterr().err
+
+
+def test_half_a_character_of_json_is_replaced(shop, capsys):
+    (shop / "x.jsonl").write_text(r'{"item": "a", "title": "x\ud83d", "tags": ["\ud83d\ude00", "\ude00"]}' + "\n")
+    assert convert(shop, "--describe", items="x.jsonl") == 0
+    capsys.readouterr().out.encode()
+    assert convert(shop, items="x.jsonl") == 0
+    items = read_like_recbole(shop / "out/shop/shop.item")
+    assert items.to_numpy().tolist() == [["a", "x\ufffd", "\U0001f600, \ufffd"]]
+
+
+def test_rows_that_a_stray_quote_swallowed_are_told(shop, capsys):
+    rows = ["u,a,1,fine", 'u,b,2,"good', "u,a,3,fine", 'u,b,4,bad"', "u,a,5,"]
+    (shop / "inter.csv").write_text("\n".join(["user,item,timestamp,note", *rows]))
+    assert convert(shop) == 0
+    printed = capsys.readouterr().out
+    assert "3 interactions" in printed
+    assert "inter.csv: 1 rows span several lines, from line 3" in printed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a,b\r\n1,2\r\n\r\n  \n3,4", 'a,b\n"1\r\n,""x",2\n3,"4"\n\n', "a,b\r1,2\r3,4\r", '"a\nb",b\n1,2"3\n4,\n'],
+)
+def test_rows_are_counted_as_pandas_does(tmp_path, text):
+    (tmp_path / "x.csv").write_bytes(text.encode())
+    assert len(tables.read_table(tmp_path / "x.csv", note=lambda _: None)) == 2
+
+
+def test_columns_without_a_name_are_left_out(shop, capsys):
+    (shop / "items.csv").write_text(",item,title,\n0,a,x,\n1,b,y,\n")
+    assert convert(shop) == 0
+    assert "items.csv: left out 2 columns without a name" in capsys.readouterr().out
+    assert read_like_recbole(shop / "out/shop/shop.item").columns.tolist() == ["item_id:token", "title:token"]
+
+
+def test_pictures_that_cannot_be_read_are_told_and_copied(shop, capsys):
+    (shop / "pictures/b.jpg").write_text("<html>")
+    assert convert(shop, "--describe", "--k-core=1") == 0
+    printed = capsys.readouterr().out
+    assert "4 pictures; 2 items without one" in printed
+    assert "1 pictures cannot be read (copied all the same): b.jpg: not a JPEG" in printed
+    assert "of the 3 items of the 1-core 1 have no text, 1 have no picture" in printed
+    assert convert(shop) == 0
+    assert (shop / "out/shop/images/b.jpg").is_file()
+
+
+def test_the_example_of_a_field_keeps_the_table_whole(shop, capsys):
+    (shop / "items.csv").write_text('item,title\na,"one\n\x1b[31mtwo\x9b|three"\n')
+    assert convert(shop, "--describe") == 0
+    assert r"| one [31mtwo\x9b\|three" in capsys.readouterr().out
+
+
+def test_stopping_is_no_traceback(shop, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(from_csv, "write_dataset", stop)
+    assert convert(shop) == 130
+    assert capsys.readouterr().err == "stopped; the output is as it was\n"
 
 
 def test_columns_are_read_under_other_names(shop):
@@ -487,7 +561,7 @@ def test_recbole_keeps_what_the_funnel_says(shop):
 def test_the_readme_has_the_command_the_checksums_and_the_counts(shop):
     assert convert(shop, "--k-core=1") == 0
     text = (shop / "out/shop/README.md").read_text()
-    assert f"from_csv.py --interactions={shop / 'inter.csv'}" in text
+    assert f"\npython dataset_scripts/from_csv.py --interactions={shop / 'inter.csv'}" in text
     assert "| inter.csv |" in text
     assert "| 1-core" in text
     assert "2 without interactions (kept)" in text

@@ -53,6 +53,10 @@ def test_an_unknown_name_gets_the_script_for_any_catalogue_and_a_near_one_the_kn
     assert how_to_make("amazon-sport-outdoors", Path("d")).startswith("Did you mean amazon-sports-outdoors? ")
 
 
+def test_a_folder_with_blanks_is_quoted():
+    assert "--output 'my data/ml-1m'`" in how_to_make("ml-1m", Path("my data/ml-1m"))
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_understood_by_its_script(name, tmp_path):
     script, *options = shlex.split(COMMANDS[name])

@@ -84,6 +84,13 @@ def test_sequences_give_the_same_histories(source):
     assert histories(out) == HISTORIES
 
 
+def test_dates_are_seconds_already(source):
+    (source / "MicroLens-100k_pairs.csv").write_text("user,item,timestamp\n1,10,2014-01-31\n1,20,2014-02-01\n")
+    code, out = convert(source, f"--source={source}")
+    assert code == 0
+    assert [float(row[2]) for row in rows(out / "videos.inter")[1:]] == [1391126400, 1391126400 + 86400]
+
+
 def test_a_header_in_the_titles_and_an_archive_of_covers(source):
     with_header, archive = source / "MicroLens-100k_title_en.csv", source / "MicroLens-100k_covers.zip"
     with_header.write_bytes(b"\xef\xbb\xbf" + ("item,title\n" + TITLES).encode())

@@ -157,6 +157,27 @@ def test_an_archive_is_the_same_as_its_folder(release):
     assert sorted(path.name for path in packed.parent.iterdir()) == ["a", "b"]  # nothing left of the unpacking
 
 
+@pytest.mark.parametrize(("writer", "tags"), [("latest", "userId,movieId,tag,timestamp\n"), ("10m", "")])
+def test_no_tags_are_no_field(tmp_path, writer, tags):
+    folder = tmp_path / "download" / "ml"
+    folder.mkdir(parents=True)
+    WRITERS[writer](folder)
+    (folder / f"tags.{'csv' if writer == 'latest' else 'dat'}").write_text(tags)
+    code, out = convert(folder, f"--source={folder}")
+    assert code == 0
+    assert "tags:token" not in rows(out / "films.item")[0]
+
+
+def test_stopping_is_no_traceback(release, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(movielens, "read_films", stop)
+    code, out = convert(release, f"--source={release}")
+    assert (code, capsys.readouterr().err) == (130, "stopped; the output is as it was\n")
+    assert not out.exists()
+
+
 def test_a_release_is_fetched_with_its_published_checksum(release, monkeypatch):
     asked = {}
 

@@ -227,6 +227,32 @@ def test_a_host_that_wants_an_hour_is_left_alone_at_once(server, tmp_path):
     assert summary.status == 3
 
 
+def test_nobody_sits_out_the_hour_that_a_host_wants(server):
+    """Neither those who wait for a slot, nor those who wait for their turn."""
+    time = FakeTime()
+    urls = [server.url("closed-for-an-hour.jpg")] * 20
+    failures = ask(time.client(per_second=1.0, at_once_per_host=4), *urls)
+    assert {str(failure) for failure in failures} == {"HTTP 429: the host asks to come back in 3,600 seconds"}
+    assert time.now < 30
+    assert server.asked.total() <= 4
+
+
+@pytest.mark.parametrize("items", [1, 20])
+def test_nobody_sits_out_the_hour_that_a_redirect_leads_to(server, monkeypatch, items):
+    def elsewhere(answer, _):
+        answer.send(b"", 302, Location=server.url("closed-for-an-hour.jpg").replace("127.0.0.1", "localhost"))
+
+    monkeypatch.setattr(server.RequestHandlerClass, "elsewhere", elsewhere, raising=False)
+    time = FakeTime()
+    client = time.client(per_second=1.0, at_once_per_host=4)
+    failures = ask(client, *[server.url("elsewhere.jpg")] * items, server.url("good-1.jpg"))
+    assert failures.pop() == picture(1)  # where the redirect came from is asked on
+    assert {str(failure) for failure in failures} == {"HTTP 429: the host asks to come back in 3,600 seconds"}
+    assert time.now < 30
+    assert 1 <= server.asked["closed-for-an-hour.jpg"] <= 4
+    assert server.asked["elsewhere.jpg"] == items  # no second attempt at any
+
+
 # Addresses
 
 

@@ -50,3 +50,4 @@ def test_flat_list():
     assert flat_list([["Beauty", " Hair "], ["Beauty", None, ("", 3)]]) == ["Beauty", "Hair", "3"]
     assert flat_list("one") == ["one"]
     assert flat_list(None) == []
+    assert flat_list(parse_list("[" * 600 + '"deep"' + "]" * 600)) == ["deep"]
