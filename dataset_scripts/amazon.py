@@ -34,7 +34,9 @@ from amazon_formats import ITEM_FIELDS
 from amazon_items import Items, read_items, spool_in
 from amazon_reviews import read_reviews
 from amazon_sources import RELEASES, category_name, provenance, raw_file
-from folder import README, FileRecord, check_output, fetched_pictures, readme, write_dataset
+from dataset_pictures import fetched_pictures
+from dataset_readme import README, FileRecord, readme
+from folder import check_output, write_dataset
 from interactions import Interactions
 from narrow import narrow
 from raw_lines import BadLines

@@ -14,8 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 from amazon_formats import ITEM_FIELDS  # beside this file
 from amazon_items import Items, read_items
-from folder import IMAGE_URLS
-from image_urls import UrlFile
+from image_urls import IMAGE_URLS, UrlFile
 from raw_lines import BadLines
 
 from recbole_sda.catalog.atomic import read_atomic, read_header, write_atomic

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.json
 from amazon_formats import FORMATS, Format, check_release, parse_row  # beside this file
-from columns import MISSING_TOKENS
 from interactions import Interactions, TokenCodes
 from raw_lines import BadLines, first_lines, read_blocks
 
+from recbole_sda.catalog.atomic import MISSING_TOKENS
 from recbole_sda.errors import SDAError
 
 _SCHEMA = pa.schema(

@@ -6,7 +6,7 @@ The publisher gives no checksums; the README of a dataset keeps those of the fil
 from dataclasses import dataclass
 from pathlib import Path
 
-from folder import Provenance  # beside this file
+from dataset_readme import Provenance  # beside this file
 
 from recbole_sda.errors import SDAError
 

@@ -8,15 +8,9 @@ import numpy as np
 import pandas as pd
 from texts import flat_list, joined, parse_list
 
+from recbole_sda.catalog.atomic import MISSING_TOKENS
 from recbole_sda.errors import SDAError
 
-# What pandas, and so RecBole, reads as a missing value: as a token, such an item or user would vanish.
-# fmt: off
-MISSING_TOKENS = frozenset({
-    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
-    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
-})
-# fmt: on
 PADDING_TOKEN = "[PAD]"
 
 

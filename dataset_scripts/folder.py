@@ -7,34 +7,20 @@ image_urls.csv                item_id,url: a row an address, in order of prefere
 images/                       the pictures; a rewrite deletes none of them
 """
 
-import csv
-import hashlib
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+
+from dataset_pictures import IMAGES, check_none_lost, fetched_pictures
+from dataset_readme import README, README_MARK
+from image_urls import IMAGE_URLS, write_urls
+from texts import examples
 
 from recbole_sda.catalog.atomic import replacing_folder, write_atomic
-from recbole_sda.catalog.files import FileRefused
-from recbole_sda.catalog.images import open_image
-from recbole_sda.catalog.skipped import printable
-from recbole_sda.defaults import read_properties
 from recbole_sda.errors import SDAError
-from recbole_sda.progress import progress_bar
-
-IMAGES = "images"
-IMAGE_URLS = "image_urls.csv"
-MANIFEST = "manifest.csv"  # in images/: pictures.py fetched them
-README = "README.md"
-MANY_PICTURES = 1000  # from here on a bar shows the checking
-README_MARK = "<!-- Written by dataset_scripts; --overwrite replaces it. -->"
 
 # Names under which RecBole and recbole_sda find data of their own, wherever a folder of that name lies.
 TAKEN = {"ml-100k": "movielens-100k", "demo": "my-demo"}
@@ -66,32 +52,6 @@ valid_metric: NDCG@10   # (str) The metric that chooses the best epoch.
 _MODALITIES = """\
 modalities: {modalities}      # (list) There are no pictures. Remove this line when images/ has been filled.
 """
-
-
-@dataclass(frozen=True)
-class Provenance:
-    """What a dataset's README says of its source."""
-
-    title: str
-    urls: Sequence[str]
-    licence: str
-    citation: str
-
-
-class FileRecord(NamedTuple):
-    """A raw file that went into a dataset."""
-
-    path: Path
-    bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, path: Path) -> "FileRecord":
-        try:
-            with open(path, "rb") as file:
-                return cls(Path(path), os.path.getsize(path), hashlib.file_digest(file, "sha256").hexdigest())
-        except OSError as error:
-            raise SDAError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def check_output(output: Path, *, overwrite: bool, inputs: Mapping[str, Path | None]) -> Path:
@@ -185,11 +145,11 @@ def write_dataset(
             if place_pictures is not None:
                 (folder / IMAGES).mkdir()
                 place_pictures(folder / IMAGES)
-                _check_none_lost(output / IMAGES, folder / IMAGES)
+                check_none_lost(output / IMAGES, folder / IMAGES)
             write_atomic(folder / f"{name}.inter", inter_fields, interactions)
             write_atomic(folder / f"{name}.item", item_fields, items)
             if image_urls is not None:
-                _write_urls(folder / IMAGE_URLS, image_urls)
+                write_urls(folder / IMAGE_URLS, image_urls)
             if place_pictures is None and image_urls is None:
                 settings = {"modalities": ["text"], **settings}
             loaded = [field.partition(":")[0] for field in inter_fields]
@@ -199,13 +159,6 @@ def write_dataset(
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         raise SDAError(f"--output {output} cannot be written: {error.strerror or error}{where}") from error
-
-
-def _write_urls(path: Path, rows: Iterable[tuple[str, str]]) -> None:
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("item_id", "url"))
-        writer.writerows(rows)
 
 
 def properties(
@@ -230,121 +183,3 @@ def properties(
 
 def _flow(value) -> str:
     return json.dumps(value, ensure_ascii=False)  # JSON is YAML
-
-
-def fetched_pictures(output: Path) -> Callable[[Path], None] | None:
-    """Links to what lies in images/ of the dataset `output`, whoever put it there; None if there is nothing."""
-    images = output / IMAGES
-    if not (images.is_dir() and any(images.iterdir())):
-        return None
-
-    def link(source: str, target: str) -> None:
-        place_file(Path(source), Path(target), link=True)
-
-    def place(target: Path) -> None:
-        shutil.copytree(images, target, symlinks=True, copy_function=link, dirs_exist_ok=True)
-
-    return place
-
-
-def _check_none_lost(old: Path, new: Path) -> None:
-    """Refuse to replace the folder `old` by `new` where that lacks a file of it."""
-    lost = {str(path.relative_to(old)) for path in old.rglob("*") if path.is_symlink() or not path.is_dir()}
-    lost -= {str(path.relative_to(new)) for path in new.rglob("*")}
-    if lost:
-        raise SDAError(
-            f"{old} holds {len(lost):,} files that this run does not write and --overwrite would delete"
-            f"{examples(lost)}; move them out, or leave --images out to keep {IMAGES}/ as it is"
-        )
-
-
-def no_pictures_note(output: Path | None) -> str:
-    """What holds for the pictures of `output` where none are placed."""
-    if output is not None and fetched_pictures(output):
-        return f"the pictures in {IMAGES}/ were kept"
-    return "no pictures: the dataset's YAML says modalities: [text]"
-
-
-def unreadable_pictures(folder: Path, names: Mapping[str, str]) -> dict[str, str]:
-    """item → file name and reason, of the pictures `names` (item → file name) that the catalogue will refuse."""
-    limit = read_properties("overall")["max_image_pixels"]
-
-    def reason(name: str) -> str:
-        try:
-            open_image(folder / name, limit)
-        except FileRefused as refused:
-            return f"{printable(name)}: {refused}"
-        return ""
-
-    found, items = {}, list(names)
-    workers = os.cpu_count() or 1
-    bar = progress_bar(len(items), "check pictures", "picture", show=len(items) >= MANY_PICTURES)
-    with bar, ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(items), 64 * workers):  # few at once, for which Ctrl-C must wait
-            some = items[start : start + 64 * workers]
-            reasons = pool.map(reason, [names[item] for item in some])
-            found |= {item: why for item, why in zip(some, reasons, strict=True) if why}
-            bar.update(len(some))
-    return found
-
-
-def unreadable_note(unreadable: Mapping[str, str]) -> str:
-    return f"{len(unreadable):,} pictures cannot be read (copied all the same)" + examples(unreadable.values())
-
-
-def chosen_pictures(source: Path, names: Iterable[str], *, link: bool) -> Callable[[Path], None]:
-    """Copies of, or links to, the files `names` of the folder `source`."""
-
-    def place(target: Path) -> None:
-        for name in names:
-            place_file(source / name, target / name, link=link)
-
-    return place
-
-
-def place_file(source: Path, target: Path, *, link: bool) -> None:
-    if link:
-        with suppress(OSError):  # another disk, or one that knows no links
-            os.link(os.path.realpath(source), target)
-            return
-    try:
-        shutil.copyfile(source, target)
-    except OSError as error:
-        raise SDAError(f"{source} cannot be copied: {error.strerror}") from error
-
-
-def readme(
-    provenance: Provenance | None,
-    *,
-    command: str,
-    files: Iterable[tuple[Path, int, str]] = (),
-    funnel: str = "",
-    notes: Sequence[str] = (),
-) -> str:
-    """README.md: source, terms and citation, how the folder was made, of which files, with what left out.
-
-    Args:
-        provenance: None where the data is the user's own.
-        command: what was typed.
-        files: path, bytes and sha256 of every raw file.
-        funnel: a table of the counts after each step.
-        notes: a sentence each.
-    """
-    parts = [README_MARK]
-    if provenance is not None:
-        parts += [f"# {provenance.title}", "\n".join(f"- <{url}>" for url in provenance.urls)]
-        parts += [f"**Terms.** {provenance.licence}", f"**Cite.** {provenance.citation}"]
-    parts += ["## How it was made", f"On {date.today().isoformat()} by", f"```\n{command}\n```"]
-    if rows := [f"| {Path(path).name} | {size:,} | `{sha256}` |" for path, size, sha256 in files]:
-        parts.append("\n".join(["| file | bytes | sha256 |", "|---|---:|---|", *rows]))
-    if funnel:
-        parts += ["## What was left out", funnel]
-    if notes:
-        parts += ["## Notes", "\n".join(f"- {note}" for note in notes)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def examples(names: Iterable[str], limit: int = 3) -> str:
-    """`: a, b, c, …`, or nothing where there are no names."""
-    names = sorted(printable(name) for name in names)
-    return f": {', '.join(names[:limit])}{', …' if len(names) > limit else ''}" if names else ""

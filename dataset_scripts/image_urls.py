@@ -8,6 +8,7 @@ from typing import Protocol
 
 from recbole_sda.errors import SDAError
 
+IMAGE_URLS = "image_urls.csv"
 _HEADER = ["item_id", "url"]
 
 
@@ -46,3 +47,11 @@ class UrlFile:
                     yield row
             except (csv.Error, UnicodeDecodeError) as error:
                 raise SDAError(f"{self.path}: line {reader.line_num} cannot be read: {error}") from error
+
+
+def write_urls(path: Path, rows: Iterable[tuple[str, str]]) -> None:
+    """Write (item id, URL) rows as `UrlFile` reads them."""
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_HEADER)
+        writer.writerows(rows)

@@ -27,7 +27,7 @@ import pandas as pd
 import recipe
 from archives import unpack
 from columns import check_tokens, missing_column, read_times
-from folder import Provenance
+from dataset_readme import Provenance
 from interactions import Interactions
 from tables import read_table
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import clone  # noqa: F401  (beside this file, like the other plain names)
 import recipe
 from archives import unpack
-from folder import Provenance
+from dataset_readme import Provenance
 from movielens_files import TEXT_FIELDS, Release, read_films, read_ratings
 
 from recbole_sda.errors import SDAError

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from recbole_sda.catalog.atomic import one_line
 from recbole_sda.errors import SDAError
 
+MANIFEST = "manifest.csv"
 OK, FAILED, LATER = "ok", "failed", "later"  # settled with a picture, settled without one, to be asked again
 
 

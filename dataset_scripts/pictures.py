@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 
 import clone  # noqa: F401
+from dataset_pictures import IMAGES
 from filelock import FileLock, Timeout
-from folder import IMAGE_URLS, IMAGES, MANIFEST
-from image_urls import UrlFile, Urls
-from picture_manifest import FAILED, LATER, OK, Manifest, Row, Summary
+from image_urls import IMAGE_URLS, UrlFile, Urls
+from picture_manifest import FAILED, LATER, MANIFEST, OK, Manifest, Row, Summary
 from polite import Answer, Failed, Manners, PoliteClient, Unavailable, read_body
 
 from recbole_sda.catalog.files import FileRefused

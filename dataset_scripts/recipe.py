@@ -7,20 +7,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
-from folder import (
-    FileRecord,
-    Provenance,
-    check_output,
-    chosen_pictures,
-    examples,
-    no_pictures_note,
-    readme,
-    unreadable_note,
-    unreadable_pictures,
-    write_dataset,
-)
+from dataset_pictures import chosen_pictures, no_pictures_note, unreadable_note, unreadable_pictures
+from dataset_readme import FileRecord, Provenance, readme
+from folder import check_output, write_dataset
 from interactions import Funnel, Interactions
 from narrow import narrow
+from texts import examples
 
 from recbole_sda.catalog.images import find_pictures
 from recbole_sda.errors import SDAError

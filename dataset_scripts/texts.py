@@ -1,10 +1,12 @@
-"""Texts as shops keep them, made readable: markup out, lists joined."""
+"""Texts as shops keep them, made readable: markup out, lists joined; and a few names to show of many."""
 
 import ast
 import html
 import json
 from collections.abc import Iterable
 from html.parser import HTMLParser
+
+from recbole_sda.catalog.skipped import printable
 
 # Elements that stand within a word or a line; any other begins a new word.
 _INLINE = frozenset(
@@ -78,3 +80,9 @@ def flat_list(value) -> list[str]:
 def joined(parts: Iterable[str]) -> str:
     """`a, b, c`"""
     return ", ".join(parts)
+
+
+def examples(names: Iterable[str], limit: int = 3) -> str:
+    """`: a, b, c, …`, or nothing where there are no names."""
+    names = sorted(printable(name) for name in names)
+    return f": {', '.join(names[:limit])}{', …' if len(names) > limit else ''}" if names else ""

@@ -14,6 +14,7 @@ from recbole.utils import ModelType  # noqa: E402
 
 from recbole_sda.catalog import Catalog  # noqa: E402
 from recbole_sda.catalog import item_tokens as catalog_tokens  # noqa: E402
+from recbole_sda.catalog.settings import open_described  # noqa: E402
 from recbole_sda.cold_items import check_cold  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
@@ -156,19 +157,7 @@ def open_catalog(config: SDAConfig, tokens: tuple[str, ...]) -> Catalog:
         if not item_file.is_file():
             raise SDAError(f"all_items=True, but {item_file} does not exist; leave all_items out")
         tokens = tuple(dict.fromkeys([*tokens, *catalog_tokens(item_file, config["ITEM_ID_FIELD"])]))
-    catalog = Catalog.open(
-        config["data_path"],
-        tokens,
-        modalities=config["modalities"],
-        kinds=config["modality_kinds"],
-        name=config["dataset"],
-        item_field=config["ITEM_ID_FIELD"],
-        text_fields=config["text_fields"],
-        image_folder=config["image_folder"],
-        max_image_pixels=config["max_image_pixels"],
-        max_audio_seconds=config["max_audio_seconds"],
-        strict=config["strict"],
-        index_folder=Path(config["checkpoint_dir"]) / "catalog",
-    )
+    folder = Path(config["data_path"])
+    catalog = open_described(folder, tokens, config, strict=config["strict"])
     logger.info("%s", catalog.summary())
     return catalog

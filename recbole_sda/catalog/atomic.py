@@ -18,6 +18,13 @@ from pathlib import Path
 
 from recbole_sda.errors import SDAError
 
+# What pandas, and so RecBole, reads as a missing value: as a token, such an item or user would vanish.
+# fmt: off
+MISSING_TOKENS = frozenset({
+    "", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN",
+    "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null",
+})
+# fmt: on
 _BREAKS = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]+")
 _SURROGATES = re.compile(r"[\ud800-\udfff]")  # no characters: UTF-8 cannot write them
 

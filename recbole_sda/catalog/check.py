@@ -14,9 +14,9 @@ import pandas as pd
 
 from recbole_sda.catalog.check_report import problems, warnings
 from recbole_sda.catalog.fields import item_tokens
-from recbole_sda.catalog.interactions import Interactions, Tally, read_interactions
+from recbole_sda.catalog.interaction_counts import InteractionCounts, Tally, count_interactions
 from recbole_sda.catalog.items import Catalog
-from recbole_sda.catalog.settings import ANY_NUMBER, FILTERS
+from recbole_sda.catalog.settings import ANY_NUMBER, FILTERS, open_described
 from recbole_sda.catalog.skipped import printable
 
 TOP_SHARES = (1, 5, 20, 50)  # percent of the items
@@ -52,7 +52,7 @@ def check_dataset(
         SDAError: a file is so broken that a run would stop at it, too.
     """
     loaded = (settings["load_col"] or {}).get("inter")
-    interactions = read_interactions(
+    interactions = count_interactions(
         inter_files(folder, settings["benchmark_filename"]),
         user_field=settings["USER_ID_FIELD"],
         item_field=settings["ITEM_ID_FIELD"],
@@ -61,7 +61,8 @@ def check_dataset(
     )
     item_file = folder / f"{folder.name}.item"
     listed = item_tokens(item_file, settings["ITEM_ID_FIELD"]) if item_file.is_file() else ()
-    catalog = _open_catalog(folder, settings, (*interactions.item_tokens, *listed), show_progress)
+    tokens = dict.fromkeys((*interactions.item_tokens, *listed))
+    catalog = open_described(folder, tokens, settings, show_progress=show_progress)
     touches = np.zeros(len(catalog), dtype=np.int64)
     touches[: len(interactions.per_item)] = interactions.per_item
     report = {
@@ -86,24 +87,7 @@ def inter_files(folder: Path, parts: Sequence[str] | None) -> list[Path]:
     return [folder / f"{name}.inter" for name in names]
 
 
-def _open_catalog(folder: Path, settings: Mapping, tokens: Sequence[str], show_progress: bool) -> Catalog:
-    return Catalog.open(
-        folder,
-        dict.fromkeys(tokens),
-        modalities=settings["modalities"],
-        kinds=settings["modality_kinds"],
-        name=folder.name,
-        item_field=settings["ITEM_ID_FIELD"],
-        text_fields=settings["text_fields"],
-        image_folder=settings["image_folder"],
-        max_image_pixels=settings["max_image_pixels"],
-        max_audio_seconds=settings["max_audio_seconds"],
-        index_folder=Path(settings["checkpoint_dir"]) / "catalog",
-        show_progress=show_progress,
-    )
-
-
-def _interactions(read: Interactions) -> dict:
+def _interactions(read: InteractionCounts) -> dict:
     count, users, items = int(read.per_item.sum()), len(read.per_user), len(read.per_item)
     return {
         "interactions": count,

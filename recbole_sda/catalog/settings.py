@@ -1,10 +1,11 @@
 """What a run would read of a dataset's settings: the same files in the same order, without RecBole."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from recbole_sda.catalog.atomic import read_header
 from recbole_sda.catalog.fields import ItemFields
+from recbole_sda.catalog.items import Catalog
 from recbole_sda.catalog.modalities import Source, kinds_of
 from recbole_sda.defaults import (
     over_our_defaults,
@@ -46,6 +47,27 @@ def dataset_settings(folder: Path, files: Sequence[str] = (), typed: Mapping[str
         raise SDAError(f"modalities={values['modalities']!r} names none; choose image, text or image,text")
     check_kinds(values)
     return values
+
+
+def open_described(
+    folder: Path, tokens: Iterable[str], settings: Mapping, *, strict: bool = False, show_progress: bool = True
+) -> Catalog:
+    """The items `tokens` of the dataset `folder`, read as a configuration or `dataset_settings` says."""
+    return Catalog.open(
+        folder,
+        tokens,
+        modalities=settings["modalities"],
+        kinds=settings["modality_kinds"],
+        name=Path(folder).name,
+        item_field=settings["ITEM_ID_FIELD"],
+        text_fields=settings["text_fields"],
+        image_folder=settings["image_folder"],
+        max_image_pixels=settings["max_image_pixels"],
+        max_audio_seconds=settings["max_audio_seconds"],
+        strict=strict,
+        index_folder=Path(settings["checkpoint_dir"]) / "catalog",
+        show_progress=show_progress,
+    )
 
 
 def check_choices(folder: Path, settings: Mapping) -> dict[str, str]:

@@ -16,11 +16,11 @@ from pandas._libs.parsers import STR_NA_VALUES
 from PIL import Image, ImageFont
 
 from recbole_sda import cli
-from recbole_sda.catalog import Catalog, checks, contact_sheet, interactions
+from recbole_sda.catalog import Catalog, checks, contact_sheet, interaction_counts
 from recbole_sda.catalog.__main__ import main
 from recbole_sda.catalog.check import inter_files, popularity
 from recbole_sda.catalog.contact_sheet import choose_items, draw_contact_sheet
-from recbole_sda.catalog.interactions import read_interactions
+from recbole_sda.catalog.interaction_counts import count_interactions
 from recbole_sda.catalog.settings import dataset_settings
 from recbole_sda.defaults import read_properties
 
@@ -334,11 +334,11 @@ def random_interactions(path, rows=3000):
 
 @pytest.mark.parametrize("block", [2**25, 2000])
 def test_interactions_are_counted_as_pandas_counts(block, tmp_path, monkeypatch):
-    monkeypatch.setattr(interactions, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(interaction_counts, "_BLOCK_BYTES", block)
     path = tmp_path / "x.inter"
     table = random_interactions(path)
     user, item, time = table.columns
-    found = read_interactions([path], **FIELDS)
+    found = count_interactions([path], **FIELDS)
     assert dict(zip(found.item_tokens, found.per_item, strict=True)) == table[item].value_counts().to_dict()
     assert (np.diff(found.per_item) <= 0).all()
     assert sorted(found.per_user) == sorted(table[user].value_counts())
@@ -352,7 +352,7 @@ def test_ids_that_pandas_takes_for_missing(tmp_path):
     path = tmp_path / "x.inter"
     path.write_text("user_id:token\titem_id:token\n" + "".join(f"{user}\ti\n" for user in users))
     missing = pd.read_csv(path, sep="\t", dtype=str, engine="python")["user_id:token"].isna().sum()
-    found = read_interactions([path], **FIELDS)
+    found = count_interactions([path], **FIELDS)
     assert found.faults["no user_id"].count == found.lost == missing == len(STR_NA_VALUES)
     assert found.time_span is None
 
@@ -362,7 +362,7 @@ def test_a_split_made_already(tmp_path):
         (tmp_path / f"shop.{part}.inter").write_bytes(HEADER + row)
     paths = inter_files(tmp_path.with_name("shop"), ["train", "test"])
     assert [path.name for path in paths] == ["shop.train.inter", "shop.test.inter"]
-    found = read_interactions([tmp_path / path.name for path in paths], **FIELDS)
+    found = count_interactions([tmp_path / path.name for path in paths], **FIELDS)
     assert (sorted(found.item_tokens), found.time_span) == (["a", "b"], (1, 2))
 
 

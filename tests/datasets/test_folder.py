@@ -15,9 +15,11 @@ from recbole_sda.errors import SDAError
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "dataset_scripts"
 sys.path.insert(0, str(SCRIPTS))  # as Python itself does for a script
+import dataset_pictures  # noqa: E402
+import dataset_readme  # noqa: E402
 import folder as folders  # noqa: E402
 
-PROVENANCE = folders.Provenance("Shop", ["https://example.org/shop"], "research only", "A. Author. 2020.")
+PROVENANCE = dataset_readme.Provenance("Shop", ["https://example.org/shop"], "research only", "A. Author. 2020.")
 
 
 def write(output, **changes):
@@ -131,7 +133,7 @@ def test_pictures_outlive_a_rewrite_whoever_put_them_there(tmp_path, names):
         assert (out / "images" / name).read_text() == name
     assert (out / "images/link.jpg").is_symlink()
     assert "modalities" not in read_yaml(out / "shop.yaml")
-    assert "were kept" in folders.no_pictures_note(out)
+    assert "were kept" in dataset_pictures.no_pictures_note(out)
 
 
 def test_placed_pictures_take_nobody_elses_away(tmp_path):
@@ -158,7 +160,7 @@ def test_pictures_that_the_catalogue_would_refuse_are_named(tmp_path):
     (tmp_path / "b.jpg").write_text("<html>not found</html>")
     (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes()[:-30])
     names = {"a": "a.png", "b": "b.jpg", "c": "c.png"}
-    unreadable = folders.unreadable_pictures(tmp_path, names)
+    unreadable = dataset_pictures.unreadable_pictures(tmp_path, names)
     assert list(unreadable) == ["b", "c"]
     assert unreadable["b"] == "b.jpg: not a JPEG, PNG or WebP picture"
 
@@ -173,7 +175,7 @@ def test_check_output(tmp_path):
     out.mkdir()
     assert check(overwrite=False) == out  # an empty folder
     write(out)
-    text = folders.readme(None, command="x")
+    text = dataset_readme.readme(None, command="x")
     (out / "README.md").write_text(text)
     assert check() == out
     with pytest.raises(SDAError, match="add --overwrite"):
@@ -206,10 +208,11 @@ def test_recbole_does_look_for_ml_100k_in_its_own_package(tmp_path):
 def test_the_readme_names_source_terms_command_checksums_and_counts(tmp_path):
     raw = tmp_path / "raw.json"
     raw.write_bytes(b"12345")
-    text = folders.readme(
-        PROVENANCE, command="script.py --x", files=[folders.FileRecord.of(raw)], funnel="| step |", notes=["n1"]
+    files = [dataset_readme.FileRecord.of(raw)]
+    text = dataset_readme.readme(
+        PROVENANCE, command="script.py --x", files=files, funnel="| step |", notes=["n1"]
     )
-    assert text.startswith(folders.README_MARK)
+    assert text.startswith(dataset_readme.README_MARK)
     for part in (
         "# Shop",
         "<https://example.org/shop>",
@@ -226,4 +229,4 @@ def test_the_readme_names_source_terms_command_checksums_and_counts(tmp_path):
 
 def test_a_file_that_cannot_be_read_has_no_record(tmp_path):
     with pytest.raises(SDAError, match=r"none\.json cannot be read: No such file"):
-        folders.FileRecord.of(tmp_path / "none.json")
+        dataset_readme.FileRecord.of(tmp_path / "none.json")

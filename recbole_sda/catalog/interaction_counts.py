@@ -14,10 +14,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from pandas._libs.parsers import STR_NA_VALUES  # RecBole reads with pandas: an id of this spelling is none
 from pyarrow import csv
 
-from recbole_sda.catalog.atomic import read_atomic, read_header, unquote
+from recbole_sda.catalog.atomic import MISSING_TOKENS, read_atomic, read_header, unquote
 from recbole_sda.catalog.skipped import printable
 from recbole_sda.errors import SDAError
 
@@ -50,7 +49,7 @@ class Tally:
 
 
 @dataclass(frozen=True, eq=False)
-class Interactions:
+class InteractionCounts:
     """What the interactions tell of users and items.
 
     Attributes:
@@ -72,9 +71,9 @@ class Interactions:
     faults: dict[str, Cause]
 
 
-def read_interactions(
+def count_interactions(
     paths: Sequence[Path], *, user_field: str, item_field: str, time_field: str, loaded: Sequence[str] | None
-) -> Interactions:
+) -> InteractionCounts:
     """Read the `.inter` files of one dataset.
 
     Args:
@@ -137,7 +136,7 @@ def _batches(
                 include_columns=[*ids, *numbers],
                 column_types=dict.fromkeys(ids, pa.dictionary(pa.int32(), pa.string()))
                 | dict.fromkeys(numbers, pa.string()),
-                null_values=sorted(STR_NA_VALUES),
+                null_values=sorted(MISSING_TOKENS),
                 strings_can_be_null=True,
             ),
         )
@@ -189,7 +188,7 @@ def _decoded(column: pa.Array) -> list[str | None]:
 
 def _sum_up(
     users: tuple[np.ndarray, pa.Array], items: tuple[np.ndarray, pa.Array], times: list[float], faults: Tally
-) -> Interactions:
+) -> InteractionCounts:
     read = (users[0] >= 0) & (items[0] >= 0)
     user, item = users[0][read], items[0][read]
     if not len(user):
@@ -201,7 +200,7 @@ def _sum_up(
     pairs += item
     pairs.sort()
     wrong_width = faults.causes.get(WRONG_WIDTH, Cause(0, ())).count
-    return Interactions(
+    return InteractionCounts(
         item_tokens=tuple(items[1].take(pa.array(order)).to_pylist()),
         per_item=per_item[order],
         per_user=per_user[per_user > 0],
