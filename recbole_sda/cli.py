@@ -4,18 +4,21 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 
 from recbole_sda.defaults import help_text
 from recbole_sda.errors import SDAError
 from recbole_sda.store_commands import STORE_COMMANDS, run_store_command
 
 USAGE = """\
-python run_recbole_sda.py [run|adapt|embed|diagnose WHAT] --model=MODEL --dataset=DATASET [--key=value …]
-python run_recbole_sda.py export|import|verify|nearest|recommend PATH [--key=value …]
+python run_recbole_sda.py [run|adapt|embed|diagnose WHAT|tune|study NAME] --model=MODEL --dataset=NAME [--key=value …]
+python run_recbole_sda.py export|import|verify|nearest|recommend|report PATH [--key=value …]
 
   run      adapt, embed, recommend, and print a table (the default)
   adapt    train the adapter alone            embed    train it if need be and embed the catalogue
   diagnose conflict   do image and text passes pull LoRA and MoDA the same way? (no --model)
+  tune     a sweep under Ray Tune:   --space=properties/tune/tau_experts.yaml; --model=A,B sweeps several
+  study    several settings with several seeds, to a table, a plot and a JSON; `study` alone lists them
 
   export STORE --output=PATH --format=npy|parquet|safetensors     a feature store's vectors for other tools
   import PATH --output=STORE --format=npy|parquet|safetensors     vectors of other tools as a feature store
@@ -25,6 +28,7 @@ python run_recbole_sda.py export|import|verify|nearest|recommend PATH [--key=val
   export CHECKPOINT.pth --output=PATH --format=…                  a trained recommender's item embeddings
   recommend CHECKPOINT.pth --users=a,b --k=10                     the best items for users, or --users=all
          [--output=FILE.json|.jsonl|.parquet --exclude_history=False --features=PATH --data_path=FOLDER]
+  report RESULT.json [--output=FOLDER]                            a page to look at, from what a run wrote
   catalog check dataset/NAME [--output=FILE.json --contact-sheet=FILE.png]   count a dataset, name what is broken;
          `catalog --help` says more
 
@@ -34,7 +38,14 @@ python run_recbole_sda.py export|import|verify|nearest|recommend PATH [--key=val
 
 Every RecBole parameter works, too. Ours, with their defaults:
 """
-STAGE_VERBS = ("run", "adapt", "embed", "diagnose")
+# verb → the module of the function that has its name
+STAGE_VERBS = {
+    **dict.fromkeys(("run", "adapt", "embed", "diagnose"), "pipeline"),
+    "tune": "tuning",
+    "study": "studies",
+}
+WITH_SUBJECT = ("diagnose", "study", *STORE_COMMANDS)
+PRINTING = ("run", "diagnose", "tune", "study")  # these show tables themselves
 VERBS = (*STAGE_VERBS, *STORE_COMMANDS, "catalog")
 
 
@@ -66,8 +77,7 @@ def _split(arguments: list[str]) -> tuple[str, list[str], list[str], list[str]]:
     verb = arguments.pop(0) if arguments and not arguments[0].startswith("-") else "run"
     if verb not in VERBS:
         raise SDAError(f"verb {verb!r} is unknown; choose {', '.join(VERBS)}")
-    takes_subject = verb == "diagnose" or verb in STORE_COMMANDS
-    has_subject = takes_subject and arguments and not arguments[0].startswith("-")
+    has_subject = verb in WITH_SUBJECT and arguments and not arguments[0].startswith("-")
     subject = [arguments.pop(0)] if has_subject else []
     joined, files = [], []
     while arguments:
@@ -87,10 +97,10 @@ def _call(verb: str, subject: list[str], files: list[str], arguments: list[str])
     if verb in STORE_COMMANDS:
         print(run_store_command(verb, subject, files, arguments))
         return
-    from recbole_sda import pipeline  # RecBole and torch load here, after the arguments make sense
-
-    result = getattr(pipeline, verb)(*subject, config_file_list=files, argv=arguments)
-    if verb not in ("run", "diagnose"):  # these print tables themselves
+    # RecBole and torch load here, after the arguments make sense
+    stage = getattr(import_module(f"recbole_sda.{STAGE_VERBS[verb]}"), verb)
+    result = stage(*subject, config_file_list=files, argv=arguments)
+    if verb not in PRINTING:
         print(result)
 
 

@@ -212,7 +212,7 @@ def find_model(name: str) -> type:
 def known_keys() -> frozenset[str]:
     """Every key that RecBole, any of its models, or we read."""
     files = [f for f in recbole_properties_folder().rglob("*.yaml") if not f.stem.endswith("url")]
-    files += [f for f in properties_folder().rglob("*.yaml") if f.parent.name != "tune"]
+    files += [f for f in properties_folder().rglob("*.yaml") if f.parent.name not in ("tune", "study")]
     return _always_known() | {key for file in files for key in read_yaml(file)}
 
 

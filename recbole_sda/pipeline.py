@@ -1,8 +1,6 @@
 """The three stages in order, for every variant of a comparison."""
 
-import json
 import logging
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,24 +11,22 @@ compat.prepare_recbole()
 from recbole.utils import init_logger  # noqa: E402
 
 from recbole_sda.catalog import Catalog  # noqa: E402
-from recbole_sda.catalog.demo import ensure_demo  # noqa: E402
-from recbole_sda.catalog.known import how_to_make  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.diagnostics import DIAGNOSES  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
 from recbole_sda.evaluation.significance import compare  # noqa: E402
-from recbole_sda.plans import Plan, make_plans, model_configs, open_catalog  # noqa: E402
-from recbole_sda.ray_recommend import recommend_in_workers  # noqa: E402
+from recbole_sda.plans import make_plans, model_configs, open_catalog  # noqa: E402
+from recbole_sda.prepare import prepare_dataset  # noqa: E402
 from recbole_sda.recommend import item_tokens, load_catalogue  # noqa: E402
 from recbole_sda.report.environment import run_record  # noqa: E402
 from recbole_sda.report.summary import summarise  # noqa: E402
 from recbole_sda.report.table import results_table  # noqa: E402
+from recbole_sda.result_files import check_result_file, write_result  # noqa: E402
+from recbole_sda.run_plan import run_plan  # noqa: E402
 from recbole_sda.stages import EncoderStages  # noqa: E402
-from recbole_sda.variants import is_own  # noqa: E402
 
 logger = logging.getLogger(__name__)
 
-DEMO = "demo"
 CATALOGUE_MODEL = "BPR"  # whose configuration loads a dataset when no model is asked for
 
 
@@ -59,20 +55,20 @@ def run(
         if config.unused_keys:
             logger.warning("keys that %s does not read: %s", config["model"], ", ".join(config.unused_keys))
     config = configs[0]
-    result_file = _check_result_file(config["result_file"])
-    _prepare_dataset(config)
+    result_file = check_result_file(config["result_file"])
+    prepare_dataset(config)
     init_logger(config)
     plans = make_plans(configs)
 
     result = {**_heading(configs), "runs": []}
     for plan in plans:
-        logger.info("%s on %s: %s, seed %d", *_named(plan))
-        result["runs"].append(_run_plan(plan))
+        logger.info("%s on %s: %s, seed %d", *plan.named)
+        result["runs"].append(run_plan(plan))
         if result_file:  # after every run: a command that is killed leaves what it has
-            _write_result(result_file, result)
+            write_result(result_file, result)
     _conclude(result, config)
     if result_file:
-        _write_result(result_file, result)
+        write_result(result_file, result)
     logger.info("%s", results_table(result, k=result["k"], split=result["split"]))
     return {**result["runs"][0], **result} if len(plans) == 1 else result
 
@@ -125,10 +121,10 @@ def diagnose(
         raise SDAError(f"{found}; choose {', '.join(DIAGNOSES)}, for example `diagnose conflict --dataset=demo`")
     config = _config_without_model(dataset, config_dict, config_file_list, argv)
     diagnosis = DIAGNOSES[what](config)
-    result_file = _check_result_file(config["result_file"])
+    result_file = check_result_file(config["result_file"])
     result = diagnosis.run(_catalog_of(config))
     if result_file:
-        _write_result(result_file, result)
+        write_result(result_file, result)
     return result
 
 
@@ -145,57 +141,8 @@ def _config_without_model(dataset, config_dict, config_file_list, argv) -> SDACo
 
 
 def _catalog_of(config: SDAConfig) -> Catalog:
-    _prepare_dataset(config)
+    prepare_dataset(config)
     return open_catalog(config, item_tokens(load_catalogue(config)))
-
-
-def _named(plan: Plan) -> tuple:
-    return plan.config["model"], plan.config["dataset"], plan.variant, plan.config["seed"]
-
-
-def _run_plan(plan: Plan) -> dict:
-    config, stages = plan.config, plan.stages
-    timings, artefacts = {}, {}
-    store = config["features"] if is_own(config["features"]) else None
-    if stages is not None:
-        adapter, timings["adapt"] = _timed(stages.adapt)
-        store, timings["embed"] = _timed(stages.embed)
-        artefacts = {"adapter": str(adapter) if adapter else None, "features": str(store)}
-    elif store is not None:
-        artefacts = {"features": str(store)}
-    outcome = recommend_in_workers(config, store, label=plan.variant)
-    timings["train"] = outcome.pop("seconds")
-    artefacts |= outcome.pop("artefacts")
-    heading = {"model": config["model"], "variant": plan.variant, "seed": config["seed"]}
-    return {**heading, **outcome, "timings": timings, "artefacts": artefacts}
-
-
-def _timed(function, *args, **kwargs):
-    started = time.monotonic()
-    value = function(*args, **kwargs)
-    return value, round(time.monotonic() - started, 1)
-
-
-def _prepare_dataset(config: SDAConfig) -> None:
-    folder = Path(config["data_path"])
-    if config["dataset"] == DEMO:
-        settings = {name: config[f"demo_{name}"] for name in ("items", "users", "seed")}
-        settings |= {name: config[name] for name in ("image_signal", "text_signal")}
-        if "audio" in config["modalities"]:
-            settings |= {"audio": True, "audio_signal": config["audio_signal"]}
-        try:
-            ensure_demo(folder.parent, **settings)
-        except OSError as error:
-            raise SDAError(
-                f"data_path={folder.parent}: the demo cannot be written there ({error.strerror}); "
-                "say --data_path=FOLDER with one that can"
-            ) from error
-    if not list(folder.glob(f"{config['dataset']}*.inter")):
-        others = sorted(p.parent.name for p in folder.parent.glob("*/*.inter"))
-        raise SDAError(
-            f"dataset={config['dataset']!r} is not there: {folder / config['dataset']}.inter does not exist. "
-            f"{how_to_make(config['dataset'], folder)}, or use one of: {', '.join(sorted({DEMO, *others}))}"
-        )
 
 
 def _table_k(config: SDAConfig) -> int:
@@ -208,17 +155,3 @@ def _split_in_words(eval_args: dict) -> str:
     """RecBole splits general and sequential models differently unless told, so the table says how."""
     ((strategy, detail),) = eval_args["split"].items()
     return f"evaluation: split {strategy} {detail}, order {eval_args['order']}"
-
-
-def _write_result(path: Path, result: dict) -> None:
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    unfinished.replace(path)
-
-
-def _check_result_file(path: str | None) -> Path | None:
-    if path is None:
-        return None
-    if not Path(path).resolve().parent.is_dir():
-        raise SDAError(f"result_file={path}: its folder does not exist; make it first")
-    return Path(path)

@@ -49,6 +49,11 @@ class Plan:
     variant: str
     stages: EncoderStages | None
 
+    @property
+    def named(self) -> tuple[str, str, str, int]:
+        """Model, dataset, variant, seed."""
+        return self.config["model"], self.config["dataset"], self.variant, self.config["seed"]
+
 
 def model_configs(
     model: str | None, dataset: str | None, files: Sequence[str] | None, values: dict | None, argv: Sequence[str]

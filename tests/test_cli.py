@@ -104,7 +104,7 @@ def test_help(arguments, calls, capsys):
     assert cli.main(arguments) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.startswith("python run_recbole_sda.py [run|adapt|embed|diagnose WHAT] ")
+    assert out.startswith("python run_recbole_sda.py [run|adapt|embed|diagnose WHAT|")
     assert out.endswith(help_text() + "\n")
     for verb in cli.VERBS:
         assert f"  {verb} " in out

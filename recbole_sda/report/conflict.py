@@ -1,6 +1,5 @@
 """Gradient cosines between modalities as a text table and as a page with a plot."""
 
-import logging
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -9,8 +8,7 @@ from tabulate import tabulate
 
 from recbole_sda.alignment.conflict import PROJECTIONS
 from recbole_sda.alignment.cosines import EACH
-
-logger = logging.getLogger(__name__)
+from recbole_sda.report.figures import TEMPLATE, can_plot, write_figure
 
 COLORS = {
     ("lora", False): "#f2b8a0",
@@ -44,12 +42,11 @@ def conflict_table(result: dict) -> str:
 
 def write_conflict_plot(result: dict, path: Path) -> Path | None:
     """A page that needs no network. Returns: its path; None, with a line in the log, where plotly is missing."""
-    try:
-        from plotly import graph_objects
-        from plotly.subplots import make_subplots
-    except ImportError:
-        logger.warning("no plot: `pip install plotly` and run it again; nothing is measured twice")
+    if not can_plot():
         return None
+    from plotly import graph_objects
+    from plotly.subplots import make_subplots
+
     pairs, parts = _pairs(result), _parts(result)
     figure = make_subplots(rows=len(pairs), cols=1, subplot_titles=[" and ".join(pair) for pair in pairs])
     for (row, pair), column in product(enumerate(pairs, 1), _columns(result)):
@@ -72,9 +69,8 @@ def write_conflict_plot(result: dict, path: Path) -> Path | None:
     title = f"Gradient cosine between modalities: {result['alignment']} on {result['dataset']}"
     caption = "<br>".join(_notes(result))
     figure.update_layout(title={"text": title, "subtitle": {"text": caption}}, height=360 * len(pairs) + 200)
-    figure.update_layout(barmode="group", template="plotly_white", margin_t=160)
-    figure.write_html(path, include_plotlyjs=True)
-    return path
+    figure.update_layout(barmode="group", template=TEMPLATE, margin_t=160)
+    return write_figure(figure, path)[0]
 
 
 def _columns(result: dict) -> list[tuple[str, bool]]:

@@ -1,0 +1,1 @@
+"""The planted truth of the built-in catalogue, and how much of it embeddings show."""

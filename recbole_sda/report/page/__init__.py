@@ -1,0 +1,1 @@
+"""One page from a finished run, to look at without a network."""

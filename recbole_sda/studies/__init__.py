@@ -1,0 +1,1 @@
+"""Presets of settings and seeds that answer a question, each one command."""

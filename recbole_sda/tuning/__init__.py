@@ -1,0 +1,1 @@
+"""Sweeps of all three stages under Ray Tune."""
