@@ -6,7 +6,9 @@ Importing this package imports neither RecBole nor torch; the functions below do
 from pathlib import Path
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "adapt", "diagnose", "embed", "item_embeddings", "load", "run", "top_k"]
+__all__ = [
+    *("__version__", "adapt", "diagnose", "embed", "item_embeddings", "load", "register_model", "run", "top_k"),
+]
 
 
 def run(model=None, dataset=None, config_dict=None, config_file_list=None) -> dict:
@@ -56,3 +58,10 @@ def item_embeddings(recommender) -> tuple:
     from recbole_sda import serving
 
     return serving.item_embeddings(recommender)
+
+
+def register_model(model_class, *, slots=None, defaults=None) -> type:
+    """A RecBole model class of your own, known by its name; see :func:`recbole_sda.model.register_model`."""
+    from recbole_sda import model
+
+    return model.register_model(model_class, slots=slots, defaults=defaults)

@@ -33,7 +33,7 @@ from recbole.utils import (  # noqa: E402
 from recbole_sda.config_checks import check_metrics, check_values  # noqa: E402
 from recbole_sda.evaluation import register_metrics  # noqa: E402
 from recbole_sda.key_kinds import typed_value  # noqa: E402
-from recbole_sda.model import OWN_MODELS  # noqa: E402
+from recbole_sda.model.registry import OWN_MODELS, import_model, own_defaults, own_keys  # noqa: E402
 
 # Keys that RecBole reads but that stand in none of its YAML files.
 RECBOLE_UNLISTED = (
@@ -97,7 +97,7 @@ class SDAConfig(Config):
 
     def __setstate__(self, state: dict) -> None:
         register_metrics()
-        self.__dict__ = {**state, "model_class": find_model(state["model"])}
+        self.__dict__ = {**state, "model_class": find_model(state["_model_named"])}
 
     @property
     def unused_typed_keys(self) -> list[str]:
@@ -151,14 +151,18 @@ class SDAConfig(Config):
         for key, value in (("model", model), ("dataset", dataset)):
             if not value:
                 raise SDAError(f"{key} is not given; say --{key}=NAME, for example {_EXAMPLES[key]}")
-        model_class = find_model(str(model))
+        self._model_named = str(model)  # "package.module:Class" for one that another process has to import
+        model_class = find_model(self._model_named)
         return model_class.__name__, model_class, str(dataset)
 
     def _load_internal_config_dict(self, model, model_class, dataset):
         super()._load_internal_config_dict(model, model_class, dataset)
+        if model in OWN_MODELS:
+            self.internal_config_dict.update(_inherited(model_class))
         recbole_keys = set(self.internal_config_dict)
         particular = {
             **read_properties("model", model),
+            **own_defaults(model),
             **read_properties("dataset", dataset),
             **self._datasets_own(dataset),
         }
@@ -190,11 +194,13 @@ class SDAConfig(Config):
 
 
 def find_model(name: str) -> type:
-    """The model class of that name, ours first.
+    """The model class of that name, or that ``package.module:Class`` names; registered ones first.
 
     Raises:
         SDAError: no such model, with the nearest names.
     """
+    if ":" in name:
+        return import_model(name)
     if name in OWN_MODELS:
         return OWN_MODELS[name]
     try:
@@ -208,9 +214,22 @@ def find_model(name: str) -> type:
         raise SDAError(f"model={name!r} is unknown; {_nearest(name, [*OWN_MODELS, *recboles])}") from None
 
 
-@cache
+def _inherited(model_class: type) -> dict:
+    """RecBole's defaults of the models that a class of the user's own builds upon."""
+    values = {}
+    for base in reversed(model_class.__mro__[1:]):
+        file = recbole_properties_folder() / "model" / f"{base.__name__}.yaml"
+        values |= read_yaml(file) if file.is_file() else {}
+    return values
+
+
 def known_keys() -> frozenset[str]:
-    """Every key that RecBole, any of its models, or we read."""
+    """Every key that RecBole, any of its models, a registered model, or we read."""
+    return _known_keys() | own_keys()
+
+
+@cache
+def _known_keys() -> frozenset[str]:
     files = [f for f in recbole_properties_folder().rglob("*.yaml") if not f.stem.endswith("url")]
     files += [f for f in properties_folder().rglob("*.yaml") if f.parent.name not in ("tune", "study")]
     return _always_known() | {key for file in files for key in read_yaml(file)}

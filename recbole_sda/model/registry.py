@@ -1,0 +1,70 @@
+"""The recommenders that RecBole does not bring: ours, and those of the user's own."""
+
+import os
+import sys
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+
+from recbole_sda.errors import SDAError
+from recbole_sda.model.slmrec import SLMRec
+from recbole_sda.model.slots import REFUSED, SLOTS, Slots
+from recbole_sda.model.vbpr import VBPR
+
+OWN_MODELS: dict[str, type] = {"SLMRec": SLMRec, "VBPR": VBPR}
+_defaults: dict[str, dict] = {}
+
+
+def register_model(model_class: type, *, slots: Slots | None = None, defaults: Mapping | None = None) -> type:
+    """Make a RecBole model class known by its name, for ``run``, for checkpoints and in configurations.
+
+    ``--model=package.module:Class`` does this on the command line, with the class's attributes ``slots`` and
+    ``defaults`` where it has them.
+
+    Args:
+        model_class: a subclass of one of RecBole's recommenders.
+        slots: where it keeps its items; by default one table, ``item_embedding``.
+        defaults: its keys, each with its default.
+
+    Returns:
+        The class.
+
+    Raises:
+        SDAError: another model has this name.
+    """
+    name = model_class.__name__
+    known = OWN_MODELS.get(name)
+    if (name in SLOTS or name in REFUSED) and not (known and known.__module__ == model_class.__module__):
+        raise SDAError(f"model={name!r} is the name of another model; call the class something else")
+    OWN_MODELS[name] = model_class
+    SLOTS[name] = slots or getattr(model_class, "slots", Slots())
+    _defaults[name] = dict(defaults or getattr(model_class, "defaults", {}))
+    return model_class
+
+
+def import_model(path: str) -> type:
+    """Register the class that ``package.module:Class`` names, and return it.
+
+    Raises:
+        SDAError: it cannot be imported, or is no recommender of RecBole's kind.
+    """
+    module, _, name = path.partition(":")
+    if os.getcwd() not in sys.path:  # a console script, unlike `python -m`, does not look here
+        sys.path.append(os.getcwd())
+    try:
+        model_class = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SDAError(f"model={path!r} cannot be imported: {error}; say package.module:Class") from error
+    if not hasattr(model_class, "calculate_loss") or not hasattr(model_class, "type"):
+        raise SDAError(f"model={path!r} is no recommender: it needs RecBole's calculate_loss, predict and type")
+    return register_model(model_class)
+
+
+def own_defaults(name: str) -> Mapping:
+    """The keys of a registered model, with their defaults; empty for all other models."""
+    return MappingProxyType(_defaults.get(name, {}))
+
+
+def own_keys() -> set[str]:
+    """The keys of all registered models."""
+    return {key for defaults in _defaults.values() for key in defaults}

@@ -1,0 +1,105 @@
+"""A recommender of the user's own, by the command line's path and by registration."""
+
+import pickle
+import sys
+
+import pytest
+import torch
+
+import recbole_sda
+from recbole_sda.config import SDAConfig, find_model
+from recbole_sda.errors import SDAError
+from recbole_sda.model import SLOTS, ItemFeatures, Slots, register_model
+from recbole_sda.model.registry import OWN_MODELS, _defaults
+
+MODULE = '''
+from recbole.model.general_recommender import BPR
+from recbole.utils import InputType
+
+class Shifted(BPR):
+    """BPR whose scores lie higher."""
+    defaults = {"shift": 1.0}
+    def __init__(self, config, dataset):
+        super().__init__(config, dataset)
+        self.shift = config["shift"]
+    def full_sort_predict(self, interaction):
+        return super().full_sort_predict(interaction) + self.shift
+
+class NoModel:
+    pass
+'''
+SHORT = {"demo_items": 40, "demo_users": 40, "epochs": 1, "modalities": "text", "adapter": "none"}
+
+
+@pytest.fixture
+def shifted(tmp_path, monkeypatch):
+    """The path of a model in a module of the working folder, forgotten afterwards."""
+    (tmp_path / "shop_models.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    for table in (OWN_MODELS, SLOTS, _defaults):
+        for name in ("Shifted", "Other"):
+            monkeypatch.delitem(table, name, raising=False)
+    before, path = {*sys.modules}, [*sys.path]
+    tables = [(table, dict(table)) for table in (OWN_MODELS, SLOTS, _defaults)]
+    yield "shop_models:Shifted"
+    for name in {*sys.modules} - before:
+        if name == "shop_models":
+            del sys.modules[name]
+    sys.path[:] = path
+    for table, was in tables:
+        table.clear()
+        table.update(was)
+
+
+def test_a_model_named_by_its_path_runs_on_features_and_comes_back_from_its_checkpoint(shifted):
+    result = recbole_sda.run(shifted, "demo", {**SHORT, "shift": 2.5})
+    assert result["model"] == "Shifted"
+    config, model, *_ = recbole_sda.load(result["runs"][0]["artefacts"]["checkpoint"])
+    assert isinstance(model.item_embedding, ItemFeatures)
+    assert (config["shift"], model.shift) == (2.5, 2.5)
+
+
+def test_another_process_imports_it_by_its_path(shifted, monkeypatch):
+    pickled = pickle.dumps(SDAConfig(shifted, "demo"))
+    for table in (OWN_MODELS, SLOTS, _defaults):
+        del table["Shifted"]
+    monkeypatch.delitem(sys.modules, "shop_models")
+    config = pickle.loads(pickled)
+    assert config.model_class.__name__ == "Shifted"
+    assert config["shift"] == 1.0
+
+
+def test_its_keys_are_known_and_others_still_are_not(shifted):
+    assert SDAConfig(shifted, "demo", argv=["--shift=3"])["shift"] == 3
+    with pytest.raises(SDAError, match="'shift' is of other models, BPR does not read it"):
+        SDAConfig("BPR", "demo", argv=["--shift=3"])
+    with pytest.raises(SDAError, match="'shfit' is unknown; did you mean shift"):
+        SDAConfig(shifted, "demo", argv=["--shfit=3"])
+
+
+def test_registered_it_has_the_slots_that_are_said(shifted):
+    bpr = find_model("BPR")
+    other = type("Other", (bpr,), {})
+    register_model(other, slots=Slots(("user_embedding",)), defaults={"height": 2})
+    assert find_model("Other") is other
+    assert SLOTS["Other"].tables == ("user_embedding",)
+    assert SDAConfig("Other", "demo")["height"] == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("shop_models:Missing", "cannot be imported: module 'shop_models' has no attribute 'Missing'"),
+        ("no_such_module:Model", "cannot be imported: No module named 'no_such_module'"),
+        (":Model", "cannot be imported"),
+        ("shop_models:NoModel", "is no recommender"),
+    ],
+)
+def test_what_is_no_model_is_refused(shifted, path, message):
+    with pytest.raises(SDAError, match=message):
+        find_model(path)
+
+
+def test_a_name_that_is_taken_is_refused(shifted):
+    with pytest.raises(SDAError, match="model='SASRec' is the name of another model"):
+        register_model(type("SASRec", (torch.nn.Module,), {}))
