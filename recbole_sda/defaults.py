@@ -1,6 +1,7 @@
 """The YAML in ``properties/``: where it lies, how it is read, and the help that its comments give."""
 
 import re
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -117,15 +118,22 @@ def key_types() -> dict[str, str]:
 def help_text() -> str:
     """Every key of ours with its default, from the comments of the YAML."""
     lines = []
+    for title, keys in explained_keys():
+        lines.append(f"\n{title}")
+        lines += [f"  --{key}={default}\n        {text}" for key, default, _, text in keys]
+    return "\n".join(lines)
+
+
+def explained_keys() -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
+    """Each section's title and its keys: name, default, type, meaning."""
     files = [path for kind in ("*.yaml", "[bmd]*/*.yaml") for path in sorted(properties_folder().glob(kind))]
     for path in files:
-        found = []
+        sections = [(f"With --{path.parent.name}={path.stem}", [])]
         for line in path.read_text(encoding="utf-8").splitlines():
             if match := _KEY_LINE.match(line):
-                found.append(f"  --{match['key']}={match['value'].strip()}\n        {match['help']}")
+                sections[-1][1].append((match["key"], match["value"].strip(), match["type"], match["help"]))
             elif match := _SECTION_LINE.match(line):
-                found.append(f"\n{match['title']}")
-        if found and path.stem != "overall":  # the well-known datasets' files explain nothing anew
-            lines.append(f"\nWith --{path.parent.name}={path.stem}")
-        lines += found
-    return "\n".join(lines)
+                sections.append((match["title"], []))
+        if path.stem != "overall" and any(keys for _, keys in sections):  # known datasets explain nothing
+            yield sections[0]
+        yield from (section for section in sections[1:] if section[1])

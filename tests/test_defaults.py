@@ -6,7 +6,7 @@ import re
 import pytest
 import yaml
 
-from recbole_sda import defaults
+from recbole_sda import defaults, switches
 from recbole_sda.defaults import help_text, parse_value, properties_folder, read_properties, read_yaml
 from recbole_sda.errors import SDAError
 
@@ -214,3 +214,10 @@ def _help_of(file: str) -> str:
     kind, name = file.removesuffix(".yaml").split("/")
     (part,) = [part for part in others if part.startswith(f"{kind}={name}\n")]
     return part
+
+
+def test_the_page_of_switches_is_of_today():
+    page_file = properties_folder().parent / "docs" / "switches.md"
+    if not page_file.is_file():
+        pytest.skip("installed without its docs")
+    assert page_file.read_text(encoding="utf-8") == switches.page()

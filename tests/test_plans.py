@@ -195,14 +195,38 @@ def test_every_row_of_the_table_names_keys_that_there_are():
         assert set(model.idle_keys) <= set(ours)
 
 
-def test_every_run_that_the_readme_shows_is_accepted(tmp_path, monkeypatch):
+def test_every_run_that_the_pages_show_is_accepted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    readme = properties_folder().parent / "README.md"
-    if not readme.is_file():
+    clone = properties_folder().parent
+    if not (clone / "README.md").is_file():
         pytest.skip("installed without its README")
-    commands = re.findall(r"python run_recbole_sda\.py ([^`\n]*)", readme.read_text(encoding="utf-8"))
+    pages = [page.read_text(encoding="utf-8") for page in (clone / "README.md", *(clone / "docs").glob("*.md"))]
+    commands = re.findall(r"python run_recbole_sda\.py ([^`\n]*)", "\n".join(pages))
     runs = [cli._split(shlex.split(command, comments=True)) for command in commands if command.startswith("--m")]
-    assert len(runs) > 5
+    runs = [run for run in runs if not any(":" in argument for argument in run[3] if "--model=" in argument)]
+    assert len(runs) > 15
     for verb, _, files, argv in runs:
         assert verb == "run"
+        files = [str(clone / file) for file in files]
         assert model_configs(None, None, files, None, argv)
+
+
+def test_every_link_between_the_pages_leads_somewhere():
+    clone = properties_folder().parent
+    if not (clone / "README.md").is_file():
+        pytest.skip("installed without its README")
+    pages = [clone / "README.md", *(clone / "docs").glob("*.md")]
+    anchors = {page: _anchors(page.read_text(encoding="utf-8")) for page in pages}
+    for page in pages:
+        for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" not in target:
+                path, _, anchor = target.partition("#")
+                linked = (page.parent / path).resolve() if path else page
+                assert linked.exists(), (page.name, target)
+                assert not anchor or anchor in anchors[linked], (page.name, target)
+
+
+def _anchors(text: str) -> set[str]:
+    """As the usual viewers of Markdown make them of headings."""
+    headings = re.findall(r"^#+ (.*)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -1,0 +1,31 @@
+"""Every key of ours as a page: ``python -m recbole_sda.switches > docs/switches.md``."""
+
+from recbole_sda.defaults import explained_keys
+
+INTRODUCTION = """\
+# Switches
+
+Every key of ours, as `--key=value`, in YAML or in a dictionary; RecBole's own keys keep their meaning.
+Written from the comments in `properties/` by `python -m recbole_sda.switches`.
+"""
+HEADER = ["| key | type | default | meaning |", "|---|---|---|---|"]
+
+
+def page() -> str:
+    """The page, in Markdown."""
+    blocks = [INTRODUCTION]
+    for title, keys in explained_keys():
+        rows = [
+            f"| `{key}` | {kind} | `{default}` | {_cell(text.removeprefix(f'({kind}) '))} |"
+            for key, default, kind, text in keys
+        ]
+        blocks.append("\n".join([f"## {title}", "", *(HEADER if rows else []), *rows, ""]))
+    return "\n".join(blocks)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
+
+
+if __name__ == "__main__":
+    print(page(), end="")
