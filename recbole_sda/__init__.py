@@ -7,7 +7,8 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 __all__ = [
-    *("__version__", "adapt", "diagnose", "embed", "item_embeddings", "load", "register_model", "run", "top_k"),
+    *("__version__", "adapt", "diagnose", "embed", "item_embeddings", "load", "register_model", "run", "study"),
+    *("top_k", "tune", "write_report"),
 ]
 
 
@@ -39,6 +40,20 @@ def diagnose(what, dataset=None, config_dict=None, config_file_list=None) -> dic
     return pipeline.diagnose(what, dataset, config_dict, config_file_list)
 
 
+def study(name=None, dataset=None, config_dict=None, config_file_list=None) -> dict:
+    """Several settings with several seeds; see :func:`recbole_sda.studies.study`."""
+    from recbole_sda import studies
+
+    return studies.study(name, dataset, config_dict, config_file_list)
+
+
+def tune(model=None, dataset=None, config_dict=None, config_file_list=None) -> dict:
+    """Sweep a space of values, choose by validation, test the winners; see :func:`recbole_sda.tuning.tune`."""
+    from recbole_sda import tuning
+
+    return tuning.tune(model, dataset, config_dict, config_file_list)
+
+
 def load(checkpoint, *, features=None, data_path=None) -> tuple:
     """A trained recommender from its checkpoint; see :func:`recbole_sda.loading.load`."""
     from recbole_sda import loading
@@ -65,3 +80,10 @@ def register_model(model_class, *, slots=None, defaults=None) -> type:
     from recbole_sda import model
 
     return model.register_model(model_class, slots=slots, defaults=defaults)
+
+
+def write_report(result, output=None, **options) -> Path:
+    """A page to look at, from what a run wrote; see :func:`recbole_sda.report.page.write.write_report`."""
+    from recbole_sda.report.page import write
+
+    return write.write_report(result, output, **options)

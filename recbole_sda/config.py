@@ -168,7 +168,7 @@ class SDAConfig(Config):
         }
         self._particular = frozenset(particular)
         self.internal_config_dict.update(over_our_defaults(particular, self.external_config_dict))
-        _check_known(self.external_config_dict, "")
+        check_known(self.external_config_dict, "")
         read = {*recbole_keys, *self.internal_config_dict, *_always_known()}
         self.unused_keys = sorted(set(self.external_config_dict) - read)
         for key in self.unused_typed_keys:
@@ -182,7 +182,7 @@ class SDAConfig(Config):
         data_path = {**self.internal_config_dict, **self.external_config_dict}["data_path"]
         folder = Path(data_path) / dataset
         values = read_datasets_own(folder)
-        _check_known(values, f"{folder / dataset}.yaml: ")
+        check_known(values, f"{folder / dataset}.yaml: ")
         return values
 
     def _settle_negative_sampling(self):
@@ -240,7 +240,8 @@ def _always_known() -> set[str]:
     return {*listed, *RECBOLE_UNLISTED.split(), *read_yaml(properties_folder() / "overall.yaml")}
 
 
-def _check_known(values: dict, where: str) -> None:
+def check_known(values: Iterable[str], where: str) -> None:
+    """Raises: SDAError: at the first key that nothing reads, with the nearest one that something does."""
     for key in values:
         if key in JOINING:
             raise SDAError(f"{where}key {key!r} is not needed: Ray joins the processes; say --nproc=N alone")

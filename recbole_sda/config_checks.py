@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from accelerate.utils import is_tensorboard_available, is_wandb_available
 
+from recbole_sda.alignment.named_losses import find_loss
+from recbole_sda.catalog.corrupted import PAIRS
 from recbole_sda.errors import SDAError
 from recbole_sda.evaluation import known_metrics
 from recbole_sda.evaluation.candidates import NEGATIVES
 from recbole_sda.key_kinds import check_kinds, keys_of_type, names
+from recbole_sda.stage_settings import TEACHER
 from recbole_sda.variants import VARIANTS, check_names, embeds, is_own
 
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
@@ -30,10 +33,12 @@ def check_values(config) -> None:
     for key in keys_of_type("ints"):
         values[key] = _whole_numbers(key, values[key])
     check_kinds(values)
+    find_loss(values["alignment"])
     check_names(values["compare"] or [])
     _check_modalities(config)
     values["align_trackers"] = values["align_trackers"] or []
     _check_trackers(values["align_trackers"])
+    _check_corruptions(values)
     _check_contradictions(config)
     if values["adapter"] == "moda" and values["lora_r"] % values["num_experts"]:
         divisors = [n for n in range(1, values["lora_r"] + 1) if values["lora_r"] % n == 0]
@@ -112,6 +117,13 @@ def _check_trackers(names: list[str]) -> None:
             raise SDAError(f"align_trackers={','.join(names)}: {name!r} is unknown; choose {', '.join(TRACKERS)}")
         if not TRACKERS[name]():
             raise SDAError(f"align_trackers={','.join(names)}: {name} is not installed; pip install {name}")
+
+
+def _check_corruptions(values: Mapping) -> None:
+    known = [*values["modalities"], PAIRS, TEACHER]
+    for name in values["align_corrupt"] or {}:
+        if name not in known:
+            raise SDAError(f"align_corrupt: {name!r} is unknown; choose {', '.join(known)}")
 
 
 def _check_contradictions(config) -> None:

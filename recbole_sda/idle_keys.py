@@ -3,13 +3,14 @@
 A file may serve several runs; what is typed for this one must matter to it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from recbole_sda.alignment.named_losses import TEACHER_ARGUMENTS, has_teacher
 from recbole_sda.defaults import read_properties
 from recbole_sda.errors import SDAError
-from recbole_sda.stage_settings import ADAPTER_KEYS, LOSS_KEYS
+from recbole_sda.stage_settings import ADAPTER_KEYS
 from recbole_sda.variants import is_own, variants_of
 
 
@@ -75,7 +76,7 @@ EMBEDDING = (
 )
 STAGE_1 = "align* lora_* target_modules num_experts gate_scale"
 OF_MODA = " ".join(sorted({*ADAPTER_KEYS["moda"]} - {*ADAPTER_KEYS["lora"]}))
-OF_CMSA = " ".join(f"align_{name}" for name in sorted({*LOSS_KEYS["cmsa"]} - {*LOSS_KEYS["info_nce"]}))
+OF_CMSA = " ".join(f"align_{name}" for name in TEACHER_ARGUMENTS)
 TAIL_METRICS = ("tailhit", "tailndcg", "headhit", "headndcg")
 
 TABLE = (
@@ -88,7 +89,12 @@ TABLE = (
     ),
     Row(STAGE_1, lambda run: not run.adapters, "no variant trains an adapter", "say --adapter=moda"),
     Row(OF_MODA, lambda run: "moda" not in run.adapters, "only MoDA has experts", "say --adapter=moda"),
-    Row(OF_CMSA, lambda run: "cmsa" not in run.alignments, "only CMSA has a teacher", "say --alignment=cmsa"),
+    Row(
+        OF_CMSA,
+        lambda run: not any(map(has_teacher, run.alignments)),
+        "only CMSA has a teacher",
+        "say --alignment=cmsa",
+    ),
     Row("missing_features", lambda run: not run.owns, "only features of your own can lack items", "name some"),
     Row(
         "fusion",
@@ -133,30 +139,39 @@ TABLE = (
         "without cold_share, protocol=uni100 and compare nothing is drawn by it",
         "add one of them",
     ),
-    Row("diagnose_batches", lambda run: True, "nothing is diagnosed in a run", "say `diagnose conflict`"),
+    Row("diagnose_*", lambda run: True, "nothing is diagnosed in a run", "say `diagnose conflict`"),
+    Row("study_* backbones", lambda run: True, "this is no study", "say `study NAME`"),
+    Row("space tune_* cpus gpus resume ray_address", lambda run: True, "nothing is swept in a run", "say `tune`"),
 )
 
 
-def check_idle(configs: Sequence) -> None:
+def check_idle(configs: Sequence, *, read: Sequence[str] = ()) -> None:
     """Refuse a typed key that would do nothing, to none of the models.
 
     Args:
         configs: one a model. A model class may have ``idle_keys``: key → what the model does instead.
+        read: names or patterns, as in the table, of keys that the command reads beside its runs.
 
     Raises:
         SDAError: it names the key, the reason and the remedy.
     """
-    found = [dict(_idle(config)) for config in configs]
+    found = [idle_in(config, config.cmd_config_dict) for config in configs]
     for key, why in found[0].items():
+        if any(fnmatchcase(key, name) for name in read):
+            continue
         if all(key in others for others in found):
             raise SDAError(f"{key}={configs[0].cmd_config_dict[key]} would do nothing: {why}")
 
 
-def _idle(config) -> Iterator[tuple[str, str]]:
-    """Each typed key that would do nothing, and why."""
+def idle_in(config, keys: Iterable[str]) -> dict[str, str]:
+    """Those of our keys among ``keys`` that would do nothing in this configuration → why."""
+    return dict(_idle(config, keys))
+
+
+def _idle(config, keys: Iterable[str]) -> Iterator[tuple[str, str]]:
     run, of_the_model = Run(config), getattr(config.model_class, "idle_keys", {})
     ours = read_properties("overall")  # RecBole has keys that begin like ours
-    for key in filter(ours.__contains__, config.cmd_config_dict):
+    for key in filter(ours.__contains__, keys):
         row = next((row for row in TABLE if row.names(key) and row.idle(run)), None)
         if row is not None:
             yield key, f"{row.reason.format_map(config.final_config_dict)}; leave it out, or {row.remedy}"

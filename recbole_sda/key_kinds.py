@@ -11,7 +11,6 @@ from recbole_sda.errors import SDAError
 
 CHOICES = {
     "adapter": ("moda", "lora", "none"),
-    "alignment": ("cmsa", "info_nce"),
     "align_teacher": ("mean", "per_modality", "base"),
     "align_scale_teacher": ("divide", "multiply"),
     "align_divergence": ("kl", "cross_entropy"),
@@ -28,15 +27,19 @@ CHOICES = {
     "use_item_id": ("none", "add", "concat"),
     "protocol": ("full", "uni100"),
     "history_mask": ("recbole", "all", "none"),
+    "tune_search": ("auto", "grid", "random", "optuna"),
+    "tune_scheduler": ("asha", "none"),
 }
 # Whole numbers start at 1 unless they stand here; None is any.
 MINIMUM = {
     **{"diagnose_batches": 10, "tail_max_popularity": 0, "read_workers": 0, "protocol_seed": 0},
+    "tune_reduction_factor": 2,
     "pooling_layer": None,
 }
 # Open intervals of the numbers that are not simply above 0.
 SHARES = ("tail_head_share", "align_holdout_share")
 HALF_OPEN_SHARES = ("lora_dropout", "cold_share")
+NOT_NEGATIVE = ("gpus",)
 KIND_NAMES = ("text", "image", "audio", "vectors")
 # Read as they are typed, whatever YAML would make of them: a prompt in braces, a revision of digits.
 UNLISTED_TEXTS = ("model", "dataset")
@@ -106,6 +109,9 @@ def _check_number(key: str, value) -> None:
     elif key in HALF_OPEN_SHARES:
         if not number or not 0 <= value < 1:
             raise SDAError(f"{key}={value!r} must lie in [0, 1)")
+    elif key in NOT_NEGATIVE:
+        if not number or not 0 <= value < float("inf"):
+            raise SDAError(f"{key}={value!r} must be a number of at least 0")
     elif not number or not 0 < value < float("inf"):
         raise SDAError(f"{key}={value!r} must be a number greater than 0")
 
@@ -126,10 +132,15 @@ def _check_mapping(key: str, value) -> None:
         raise SDAError(f"{key}={value!r} must be a mapping such as {example}")
 
 
+def _is_part(value) -> bool:
+    return type(value) in (int, float) and 0 <= value < 1
+
+
 MAPPINGS = {
     "modality_kinds": (lambda value: value in KIND_NAMES, "{back: image}"),
     "prompt_field_templates": (lambda value: isinstance(value, str), '{price: "costs {value};"}'),
     "prompt_field_chars": (lambda value: type(value) is int and value >= 1, "{description: 400}"),
+    "align_corrupt": (_is_part, "{text: 0.3}, of shares in [0, 1)"),
 }
 CHECKS: dict[str, Callable[[str, object], None]] = {
     "int": _check_whole,

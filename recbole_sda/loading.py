@@ -14,7 +14,7 @@ from recbole_sda.resume import token_fingerprint
 # What a checkpoint's configuration says of the process that wrote it, and of the comparison it was part of.
 NOT_RESTORED = {
     *("model", "dataset", "config_files", "compare", "result_file", "seeds"),
-    *("local_rank", "world_size", "nproc", "ip", "port", "offset"),
+    *("local_rank", "world_size", "nproc", "ip", "port", "offset", "gpu_id"),
 }
 
 

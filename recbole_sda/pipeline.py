@@ -21,7 +21,7 @@ from recbole_sda.recommend import item_tokens, load_catalogue  # noqa: E402
 from recbole_sda.report.environment import run_record  # noqa: E402
 from recbole_sda.report.summary import summarise  # noqa: E402
 from recbole_sda.report.table import results_table  # noqa: E402
-from recbole_sda.result_files import check_result_file, write_result  # noqa: E402
+from recbole_sda.result_files import check_result_file, default_result_file, write_result  # noqa: E402
 from recbole_sda.run_plan import run_plan  # noqa: E402
 from recbole_sda.stages import EncoderStages  # noqa: E402
 
@@ -55,7 +55,7 @@ def run(
         if config.unused_keys:
             logger.warning("keys that %s does not read: %s", config["model"], ", ".join(config.unused_keys))
     config = configs[0]
-    result_file = check_result_file(config["result_file"])
+    result_file = check_result_file(config["result_file"]) or default_result_file(configs)
     prepare_dataset(config)
     init_logger(config)
     plans = make_plans(configs)
@@ -64,12 +64,11 @@ def run(
     for plan in plans:
         logger.info("%s on %s: %s, seed %d", *plan.named)
         result["runs"].append(run_plan(plan))
-        if result_file:  # after every run: a command that is killed leaves what it has
-            write_result(result_file, result)
+        write_result(result_file, result)  # after every run: a command that is killed leaves what it has
     _conclude(result, config)
-    if result_file:
-        write_result(result_file, result)
+    write_result(result_file, result)
     logger.info("%s", results_table(result, k=result["k"], split=result["split"]))
+    logger.info("results: %s", result_file)
     return {**result["runs"][0], **result} if len(plans) == 1 else result
 
 

@@ -63,15 +63,11 @@ def model_configs(
     Raises:
         SDAError: of any of them, and a typed key that none of the models reads or that would do nothing.
     """
-    said = [model, *(a.removeprefix("--model=") for a in reversed(argv) if a.startswith("--model="))]
-    said += [(values or {}).get("model"), *(read_yaml(file).get("model") for file in reversed(files or ()))]
-    names = [name.strip() for name in str(next(filter(None, said), "")).split(",")]
+    names = named_models(model, files, values, argv)
     if len(names) == 1:
         configs = [SDAConfig(model, dataset, files, values, argv=argv)]
         check_idle(configs)
         return configs
-    if len(set(names)) < len(names):
-        raise SDAError(f"model={','.join(names)} names a model twice")
     others = [argument for argument in argv if not argument.startswith("--model=")]
     configs = [SDAConfig(name, dataset, files, values, argv=others, one_of_several=True) for name in names]
     unread = set.intersection(*(set(config.unused_typed_keys) for config in configs))
@@ -81,6 +77,22 @@ def model_configs(
     _check_splits(configs)
     _check_history_mask(configs)
     return configs
+
+
+def named_models(
+    model: str | None, files: Sequence[str] | None, values: dict | None, argv: Sequence[str]
+) -> list[str]:
+    """The names in ``model=SASRec,VBPR``, wherever that is said; one empty name where it is not.
+
+    Raises:
+        SDAError: a model is named twice.
+    """
+    said = [model, *(a.removeprefix("--model=") for a in reversed(argv) if a.startswith("--model="))]
+    said += [(values or {}).get("model"), *(read_yaml(file).get("model") for file in reversed(files or ()))]
+    names = [name.strip() for name in str(next(filter(None, said), "")).split(",")]
+    if len(set(names)) < len(names):
+        raise SDAError(f"model={','.join(names)} names a model twice")
+    return names
 
 
 def _check_splits(configs: Sequence[SDAConfig]) -> None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 from recbole_sda.catalog.demo import ensure_demo
+from recbole_sda.catalog.demo_world import KEYS
 from recbole_sda.catalog.known import how_to_make
 from recbole_sda.config import SDAConfig
 from recbole_sda.errors import SDAError
+from recbole_sda.key_kinds import names
 
 DEMO = "demo"
 
@@ -13,8 +15,8 @@ DEMO = "demo"
 def prepare_dataset(config: SDAConfig) -> None:
     folder = Path(config["data_path"])
     if config["dataset"] == DEMO:
-        settings = {name: config[f"demo_{name}"] for name in ("items", "users", "seed")}
-        settings |= {name: config[name] for name in ("image_signal", "text_signal")}
+        settings = {name: config[key] for name, key in KEYS.items()}
+        settings |= {name: names(KEYS[name], settings[name]) for name in ("image_factors", "text_factors")}
         if "audio" in config["modalities"]:
             settings |= {"audio": True, "audio_signal": config["audio_signal"]}
         try:

@@ -3,6 +3,34 @@
 from recbole_sda.errors import SDAError
 
 
+def connect(reason: str, address: str | None = None, **options) -> None:
+    """Connect to Ray, unless this process is.
+
+    Args:
+        reason: what needs it, for the error.
+        address: of a running cluster; None takes the one that ``RAY_ADDRESS`` names, or starts one here.
+        options: further ones of ``ray.init``.
+
+    Raises:
+        SDAError: Ray is not installed, or there is no cluster at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise SDAError(f"{reason} needs Ray ({error}); pip install 'recbole_sda[tune]'") from error
+    if ray.is_initialized():
+        return
+    try:
+        ray.init(address=address, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise
+        raise SDAError(
+            f"ray_address={address}: no Ray cluster answers there ({' '.join(str(error).split())[:200]}); start "
+            "one with `ray start --head`, or leave ray_address out"
+        ) from error
+
+
 def start_ray(key: str, workers: int, *, use_gpu: bool) -> None:
     """Connect to Ray.
 
@@ -13,12 +41,9 @@ def start_ray(key: str, workers: int, *, use_gpu: bool) -> None:
     Raises:
         SDAError: Ray is not installed or has too little room.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise SDAError(f"{key}={workers} needs Ray ({error}); pip install 'recbole_sda[tune]'") from error
-    if not ray.is_initialized():
-        ray.init()
+    connect(f"{key}={workers}")
+    import ray
+
     kind = "GPU" if use_gpu else "CPU"
     if (there := int(ray.cluster_resources().get(kind, 0))) < workers:
         remedy = f"lower {key}, or name more of them in gpu_id" if use_gpu else f"lower {key}"

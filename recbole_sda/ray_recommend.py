@@ -1,6 +1,7 @@
 """Stage 3 in ``nproc`` processes under Ray."""
 
 import logging
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -39,22 +40,29 @@ def check_processes(config: SDAConfig) -> None:
     start_ray("nproc", config["nproc"], use_gpu=_use_gpu(config))
 
 
-def recommend_in_workers(config: SDAConfig, features: Path | None, *, label: str) -> dict:
+def recommend_in_workers(
+    config: SDAConfig,
+    features: Path | None,
+    *,
+    label: str,
+    test: bool = True,
+    on_epoch: Callable[[int, dict, float], None] | None = None,
+) -> dict:
     """:func:`recommend` in ``nproc`` processes, a GPU each where the device is one; with 1 it runs in this one.
 
     A step has ``train_batch_size`` in all processes together, as RecBole divides it. Each process loads the
     dataset and builds the model. Features on the disk are memory-mapped: processes of one machine share the
     pages, and each gathers a step's rows by itself. Features on the device are one copy each. When a process
-    dies, all start anew, without what they had learned.
+    dies, all start anew, without what they had learned. ``on_epoch`` is pickled, and called in the first process.
 
     Args, returns, raises: those of ``recommend``, whose result is the first process's; and SDAError as
     ``check_processes``.
     """
     if config["nproc"] == 1:
-        return recommend(config, features, label=label)
+        return recommend(config, features, label=label, test=test, on_epoch=on_epoch)
     check_processes(config)
     return run_in_workers(
-        partial(_recommend_here, config, features, label),
+        partial(_recommend_here, config, features, {"label": label, "test": test, "on_epoch": on_epoch}),
         key="nproc",
         workers=config["nproc"],
         use_gpu=_use_gpu(config),
@@ -63,7 +71,7 @@ def recommend_in_workers(config: SDAConfig, features: Path | None, *, label: str
     )
 
 
-def _recommend_here(config: SDAConfig, features: Path | None, label: str, device: torch.device) -> dict:
+def _recommend_here(config: SDAConfig, features: Path | None, options: dict, device: torch.device) -> dict:
     config = in_this_process(config, device)
     root = logging.getLogger()
     if config["local_rank"] == 0:
@@ -72,7 +80,7 @@ def _recommend_here(config: SDAConfig, features: Path | None, label: str, device
     else:
         root.setLevel(logging.ERROR)
         trainer.get_tensorboard = lambda logger: Unheard()  # RecBole would draw this process's curves, too
-    return recommend(config, features, label=label)
+    return recommend(config, features, **options)
 
 
 def _use_gpu(config: SDAConfig) -> bool:

@@ -1,6 +1,7 @@
 """Stage 3: RecBole trains and evaluates a recommender, on features or on item IDs."""
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,12 +14,11 @@ compat.prepare_recbole()
 from recbole.data import create_dataset, data_preparation  # noqa: E402
 from recbole.utils import ModelType, init_seed  # noqa: E402
 
-from recbole_sda.artefacts import digest, written_whole  # noqa: E402
+from recbole_sda.artefacts import digest  # noqa: E402
 from recbole_sda.cold_items import hold_out_items, hold_out_rows  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.distributed import from_main  # noqa: E402
 from recbole_sda.evaluation.checks import check_dataset, check_group_metric  # noqa: E402
-from recbole_sda.evaluation.collector import RANKING  # noqa: E402
 from recbole_sda.features import FeatureProvider  # noqa: E402
 from recbole_sda.features.sources import open_features  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
@@ -26,6 +26,7 @@ from recbole_sda.outcome import trained_once  # noqa: E402
 from recbole_sda.pickles import refuse_pickles  # noqa: E402
 from recbole_sda.progress import progress_bar  # noqa: E402
 from recbole_sda.resume import data_fingerprint, sole_training  # noqa: E402
+from recbole_sda.testing import evaluate_checkpoint, evaluate_test, leave_untested  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,12 @@ logger = logging.getLogger(__name__)
 # Scores held at once in full ranking: 256 MB in float32.
 EVAL_SCORES = 64_000_000
 # What else the command runs or says: a training is the same without.
-OF_THE_COMMAND = {"compare", "seeds", "result_file", "bootstrap_samples", "config_files"}
+OF_THE_COMMAND = {
+    *("compare", "seeds", "result_file", "bootstrap_samples", "config_files"),
+    *("space", "resume", "ray_address", "cpus", "gpus", "gpu_id"),
+    *("tune_search", "tune_samples", "tune_scheduler", "tune_grace_period", "tune_reduction_factor"),
+    *("tune_concurrent", "study_workers", "study_measures", "backbones"),
+}
 MAX_EVAL_USERS = 4096
 
 
@@ -66,7 +72,14 @@ def item_tokens(dataset) -> tuple[str, ...]:
     return tuple(map(str, dataset.field2id_token[dataset.iid_field][1:]))
 
 
-def recommend(config: SDAConfig, features: str | Path | None, *, label: str) -> dict:
+def recommend(
+    config: SDAConfig,
+    features: str | Path | None,
+    *,
+    label: str,
+    test: bool = True,
+    on_epoch: Callable[[int, dict, float], None] | None = None,
+) -> dict:
     """Train, choose by validation, test once.
 
     The order of seeding is RecBole's, so that without features the numbers are stock RecBole's.
@@ -74,11 +87,17 @@ def recommend(config: SDAConfig, features: str | Path | None, *, label: str) -> 
     Args:
         features: a feature store's folder, or several as ``open_features`` reads them; None runs on item IDs.
         label: names the run in the progress bar and in the checkpoint's file name.
+        test: False computes nothing on the test split, and ``test`` is None; a later call tests the training that
+            is there, unless its checkpoint cannot hold the whole model, which is then trained anew.
+        on_epoch: called after every evaluation with the epochs trained so far, the validation's metrics, and the
+            score that chooses the best epoch. What it raises ends the training.
 
     Returns:
         ``items`` and ``missing`` (modality → items without it); ``valid`` and ``test``: metric → value, in
-        RecBole's lower case; ``epochs``; ``seconds``; ``artefacts``: the ``checkpoint`` and ``user_results``, a
-        parquet file of every user's test metrics. A training that finished before is not repeated.
+        RecBole's lower case; ``epochs``; ``curve``: ``epoch`` (counted from 1), ``train_loss`` and
+        ``valid_score`` of every evaluated epoch; ``seconds``; ``artefacts``: the ``checkpoint`` and
+        ``user_results``, a parquet file of every user's test metrics. A training that finished before is not
+        repeated.
     """
     config["features"] = str(features) if features else "none"  # the checkpoint says what it needs
     dataset, provider, model, loaders = build(config)
@@ -87,37 +106,42 @@ def recommend(config: SDAConfig, features: str | Path | None, *, label: str) -> 
     checkpoint, is_main = from_main(_checkpoint_file(config, label, identities)), config["local_rank"] == 0
 
     def train() -> dict:
-        outcome = _train(config, model, loaders, checkpoint, identities, label=label)
-        return {**_coverage(config, dataset, provider), **outcome}
+        trainer = build_trainer(config, model, str(checkpoint), resume=True)
+        trainer.features = identities
+        outcome = _train(config, trainer, loaders, label=label, on_epoch=on_epoch if is_main else None)
+        tested = evaluate_test(trainer, loaders[2], checkpoint) if test else leave_untested(trainer)
+        trainer.finish()
+        artefacts = {"checkpoint": str(checkpoint), "user_results": tested.pop("user_results")}
+        return {**_coverage(config, dataset, provider), **outcome, **tested, "artefacts": artefacts}
+
+    def add_test(outcome: dict) -> dict | None:
+        return evaluate_checkpoint(config, model, loaders, checkpoint, outcome)
 
     with sole_training(checkpoint) if is_main else nullcontext():
         data = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
-        return trained_once(checkpoint, data, train, is_main=is_main)
+        return trained_once(checkpoint, data, train, add_test if test else None, is_main=is_main)
 
 
-def _train(config, model, loaders, checkpoint: Path, identities: dict | None, *, label: str) -> dict:
-    train_data, valid_data, test_data = loaders
-    is_main = config["local_rank"] == 0
-    trainer = build_trainer(config, model, str(checkpoint), resume=True)
-    trainer.features = identities
+def _train(config, trainer, loaders, *, label: str, on_epoch) -> dict:
+    train_data, valid_data, _ = loaders
     trainer.prepare_evaluation(*loaders)
-    with progress_bar(config["epochs"], f"train {label}", "epoch", show=is_main) as bar:
+    with progress_bar(config["epochs"], f"train {label}", "epoch", show=config["local_rank"] == 0) as bar:
 
-        def show(epoch: int, score: float) -> None:
+        def evaluated(epoch: int, score: float) -> None:
             bar.update(epoch + 1 - bar.n)
             bar.set_postfix({f"valid {config['valid_metric'].lower()}": f"{score:.4f}"})
+            trainer.note_evaluation(epoch, score)
+            if on_epoch is not None:
+                on_epoch(epoch + 1, plain(trainer.latest_valid), score)
 
         _, best_valid = trainer.fit(
-            train_data, valid_data, show_progress=config["show_progress"], callback_fn=show
+            train_data, valid_data, show_progress=config["show_progress"], callback_fn=evaluated
         )
-    test = trainer.evaluate(test_data, show_progress=config["show_progress"])
-    users = from_main(_write_users(trainer, checkpoint) if is_main else None)
-    trainer.finish()
     return {
         "valid": plain(best_valid),
-        "test": plain(test),
         "epochs": len(trainer.train_loss_dict),
-        "artefacts": {"checkpoint": str(checkpoint), "user_results": users and str(users)},
+        # Each process has the loss of its own part of every batch.
+        "curve": from_main(plain(trainer.curve)),
     }
 
 
@@ -128,16 +152,6 @@ def _coverage(config, dataset, provider: FeatureProvider | None) -> dict:
         "missing": {m: int((~provider.present(m)).sum()) for m in config["modalities"]} if provider else {},
         "skipped": provider.skipped_count() if provider else 0,
     }
-
-
-def _write_users(trainer, checkpoint: Path) -> Path | None:
-    """Every user's test metrics beside the checkpoint; None where the metrics are no means over users."""
-    if not trainer.eval_collector.needs.intersection(RANKING):
-        return None
-    path = checkpoint.with_suffix(".users.parquet")
-    with written_whole(path) as unfinished:
-        trainer.write_user_results(unfinished)
-    return path
 
 
 def build(config: SDAConfig) -> tuple:

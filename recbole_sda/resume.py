@@ -9,6 +9,12 @@ Beside ``X.pth``, which appears when all is done, lie in the meantime
     X.pth.last       everything the next epoch depends on, and which epoch is the best
     X.pth.lock       held by the process that trains
 
+and after a training that was not tested, until it is
+
+::
+
+    X.pth.random     the random state with which the test would have begun
+
 The lock's file, empty, stays when the rest goes: a process that waits for it and one that comes later would
 otherwise hold two different files. A best state is removed only after a last state names its successor, so that
 the two always fit together. All of it is tensors and plain values.
@@ -55,6 +61,7 @@ class TrainingFiles:
     def __init__(self, checkpoint: str | Path):
         self.checkpoint = Path(checkpoint)
         self.last, self.unfinished = self._beside("last"), self._beside("unfinished")
+        self.random = self._beside("random")
 
     def best(self, epoch: int) -> Path:
         return self._beside(f"epoch{epoch}")
@@ -82,6 +89,15 @@ class TrainingFiles:
             logger.warning("%s is gone; training starts anew", self.best(best))
             return None
         return state
+
+    def save_random(self) -> None:
+        with written_whole(self.random) as unfinished:
+            torch.save(_random_state(), unfinished)
+
+    def restore_random(self) -> None:
+        """Where it was saved: a test that draws then draws as it would have right after the training."""
+        if self.random.is_file():
+            _set_random_state(torch.load(self.random, map_location="cpu", weights_only=True))
 
     def finish(self, best: str | Path) -> None:
         """``best`` becomes the checkpoint, the rest goes; a file of RecBole's own naming stays, too."""
@@ -116,6 +132,7 @@ def training_state(trainer, loaders: Sequence) -> dict:
         "early_stopping": {name: getattr(trainer, name) for name in ("cur_step", "best_valid_score")},
         "best_valid_result": _numbers(trainer.best_valid_result),
         "train_loss": dict(trainer.train_loss_dict),
+        "curve": list(trainer.curve),
         "random": _random_state(),
         "generators": [loader.generator.get_state() for loader in loaders],
     }
@@ -137,7 +154,7 @@ def restore_training(trainer, loaders: Sequence, state: dict) -> None:
     for name, value in state["early_stopping"].items():
         setattr(trainer, name, value)
     trainer.best_valid_result = state["best_valid_result"]
-    trainer.train_loss_dict = state["train_loss"]
+    trainer.train_loss_dict, trainer.curve = state["train_loss"], state["curve"]
     for loader, generator in zip(loaders, state["generators"], strict=True):
         loader.generator.set_state(generator)
     _set_random_state(state["random"])

@@ -1,14 +1,19 @@
 """One training from its plan: stages 1 and 2 where it has features made, then the recommender."""
 
 import time
+from collections.abc import Callable
 
 from recbole_sda.plans import Plan
 from recbole_sda.ray_recommend import recommend_in_workers
 from recbole_sda.variants import is_own
 
 
-def run_plan(plan: Plan) -> dict:
-    """Returns: an entry of ``runs`` as :func:`recbole_sda.run` describes it."""
+def run_plan(plan: Plan, *, test: bool = True, on_epoch: Callable[[int, dict, float], None] | None = None) -> dict:
+    """One entry of ``runs`` as :func:`recbole_sda.run` describes it.
+
+    Args:
+        test, on_epoch: see :func:`recbole_sda.recommend.recommend`.
+    """
     config, stages = plan.config, plan.stages
     timings, artefacts = {}, {}
     store = config["features"] if is_own(config["features"]) else None
@@ -18,7 +23,7 @@ def run_plan(plan: Plan) -> dict:
         artefacts = {"adapter": str(adapter) if adapter else None, "features": str(store)}
     elif store is not None:
         artefacts = {"features": str(store)}
-    outcome = recommend_in_workers(config, store, label=plan.variant)
+    outcome = recommend_in_workers(config, store, label=plan.variant, test=test, on_epoch=on_epoch)
     timings["train"] = outcome.pop("seconds")
     artefacts |= outcome.pop("artefacts")
     heading = {"model": config["model"], "variant": plan.variant, "seed": config["seed"]}

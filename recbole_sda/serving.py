@@ -177,7 +177,7 @@ def _scores(loaded: Loaded, histories: Histories, users: Tensor, exclude_history
     try:
         scores = loaded.model.full_sort_predict(interaction)
     except NotImplementedError:
-        scores = _scores_of_pairs(loaded, interaction)
+        scores = scores_of_pairs(loaded, interaction)
     scores = scores.view(len(users), -1)
     scores[:, 0] = -torch.inf
     if exclude_history:
@@ -186,7 +186,7 @@ def _scores(loaded: Loaded, histories: Histories, users: Tensor, exclude_history
     return scores
 
 
-def _scores_of_pairs(loaded: Loaded, interaction) -> Tensor:
+def scores_of_pairs(loaded: Loaded, interaction) -> Tensor:
     users, items = len(interaction), loaded.dataset.get_item_feature().to(loaded.config["device"])
     columns = []
     for some in torch.arange(len(items)).split(max(1, MAX_PAIRS // users)):

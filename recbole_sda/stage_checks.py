@@ -4,6 +4,7 @@ import os
 from importlib.util import find_spec
 
 from recbole_sda.alignment.sampling import check_comparable, split_items
+from recbole_sda.catalog.corrupted import corrupted_rows
 from recbole_sda.encoders import check_loading
 from recbole_sda.errors import SDAError
 from recbole_sda.stage_settings import StageSettings
@@ -42,6 +43,8 @@ def check_stages(settings: StageSettings) -> None:
         _check_vectors(settings)
         _check_adapter(settings)
         _check_batch_size(settings)
+        for name, share in settings.content_corruption.items():
+            corrupted_rows(settings.catalog, name, share, seed=config["seed"])
 
 
 def _check_installed(config) -> None:

@@ -6,7 +6,8 @@ from functools import cached_property
 from peft import LoraConfig
 
 from recbole_sda.adapters import MoDAConfig
-from recbole_sda.alignment import AlignmentLoss, CMSALoss, InfoNCELoss
+from recbole_sda.alignment import AlignmentLoss, TeacherAttack
+from recbole_sda.alignment.named_losses import find_loss, has_teacher, loss_arguments, loss_identity
 from recbole_sda.alignment.settings import AlignmentSettings
 from recbole_sda.artefacts import digest
 from recbole_sda.catalog import Catalog
@@ -20,18 +21,12 @@ POOLING_KEYS = {"kind": "pooling", "layer": "pooling_layer", "last_layers": "poo
 SOURCE_KEYS = ("revision", "local_files_only", "trust_remote_code")
 LORA_KEYS = ("lora_r", "lora_alpha", "lora_dropout", "target_modules")
 ADAPTER_KEYS = {"lora": LORA_KEYS, "moda": (*LORA_KEYS, "num_experts", "gate_scale")}
-LOSSES = {"cmsa": CMSALoss, "info_nce": InfoNCELoss}
-# Names of the losses' and of AlignmentSettings' arguments; the configuration's keys carry align_ before them.
-SHARED_LOSS_KEYS = ("temperature", "learn_temperature", "center", "normalize")
-TEACHER_KEYS = ("teacher", "teacher_temperature", "teacher_perplexity", "stop_gradient", "scale_teacher")
-LOSS_KEYS = {
-    "cmsa": (*SHARED_LOSS_KEYS, *TEACHER_KEYS, "divergence", "transpose_target"),
-    "info_nce": SHARED_LOSS_KEYS,
-}
+# Names of AlignmentSettings' arguments; the configuration's keys carry align_ before them.
 LOOP_KEYS = (
     *("batch_size", "steps", "learning_rate", "max_grad_norm", "mixed_precision"),
     *("holdout_share", "holdout_max", "eval_every", "patience"),
 )
+TEACHER = "teacher"  # in align_corrupt, beside names of modalities
 # These decide how much memory and time the same result takes, and so name no artefact.
 MACHINE_KEYS = ("micro_batch", "checkpoint_every", "trackers")
 
@@ -92,12 +87,28 @@ class StageSettings:
         """What the adapter depends on, and nothing else."""
         config = self.config
         keys = ["adapter", *ADAPTER_KEYS[config["adapter"]], "alignment", "seed"]
-        keys += [f"align_{name}" for name in (*LOSS_KEYS[config["alignment"]], *LOOP_KEYS)]
+        keys += [f"align_{name}" for name in (*loss_arguments(config["alignment"]), *LOOP_KEYS)]
         return {
             "version": ADAPTER_VERSION,
             **self._encoder_settings(self.aligned),
             **{key: config[key] for key in keys},
+            **({"align_corrupt": self.corruption} if self.corruption else {}),
+            **loss_identity(config["alignment"]),
         }
+
+    @property
+    def corruption(self) -> dict[str, float]:
+        """name → share of what is wrong in stage 1; nothing that changes nothing, such as InfoNCE's teacher."""
+        config = self.config
+        shares = {name: float(share) for name, share in (config["align_corrupt"] or {}).items() if share}
+        if not has_teacher(config["alignment"]):
+            shares.pop(TEACHER, None)
+        return shares
+
+    @property
+    def content_corruption(self) -> dict[str, float]:
+        """The part of it that is wrong in the catalogue."""
+        return {name: share for name, share in self.corruption.items() if name != TEACHER}
 
     @cached_property
     def features(self) -> dict:
@@ -143,8 +154,10 @@ class StageSettings:
 
     def loss(self) -> AlignmentLoss:
         config = self.config
-        given = {name: config[f"align_{name}"] for name in (*LOSS_KEYS[config["alignment"]], "chunk_rows")}
-        return LOSSES[config["alignment"]](**given)
+        given = {name: config[f"align_{name}"] for name in (*loss_arguments(config["alignment"]), "chunk_rows")}
+        if TEACHER in self.corruption:
+            given["attack"] = TeacherAttack(self.corruption[TEACHER], config["seed"])
+        return find_loss(config["alignment"])(**given)
 
     def alignment(self) -> AlignmentSettings:
         given = {name: self.config[f"align_{name}"] for name in (*LOOP_KEYS, *MACHINE_KEYS)}

@@ -1,7 +1,9 @@
 """Stages 1 and 2 as artefacts: how each is made when it is not there yet."""
 
 import logging
+import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,11 +13,11 @@ from accelerate import PartialState
 from peft import PeftModel, get_peft_model
 
 from recbole_sda.adapters import adaptation_summary, checkpoint_routing
-from recbole_sda.alignment.checkpoint import remove_state
-from recbole_sda.alignment.conflict import check_family, measure_conflict, rows_to_draw
+from recbole_sda.alignment.checkpoint import KEPT, remove_state
 from recbole_sda.alignment.trainer import align
-from recbole_sda.artefacts import build_once, digest, read_manifest, write_manifest
+from recbole_sda.artefacts import build_once, clear_folder, digest, read_manifest, write_manifest
 from recbole_sda.catalog import Catalog
+from recbole_sda.catalog.corrupted import corrupt
 from recbole_sda.defaults import read_properties
 from recbole_sda.encoders import Backbone, load_backbone
 from recbole_sda.encoders.vectors import load_projectors, save_projectors
@@ -27,6 +29,7 @@ from recbole_sda.features.ray_embed import RayShardWriter
 from recbole_sda.features.shards import EmbedSettings, ShardWriter
 from recbole_sda.ray_workers import run_in_workers
 from recbole_sda.stage_checks import check_stages
+from recbole_sda.stage_conflict import check_conflict, conflict, conflict_at_steps
 from recbole_sda.stage_settings import MACHINE_KEYS, StageSettings
 
 logger = logging.getLogger(__name__)
@@ -49,6 +52,12 @@ class EncoderStages:
     @cached_property
     def settings(self) -> StageSettings:
         return StageSettings(self.config, self.catalog)
+
+    @cached_property
+    def training_catalog(self) -> Catalog:
+        """What stage 1 sees: the catalogue, corrupted where a study asks for it."""
+        shares = self.settings.content_corruption
+        return corrupt(self.catalog, shares, seed=self.config["seed"]) if shares else self.catalog
 
     def check(self) -> None:
         """Find out, before any work, what cannot work."""
@@ -108,22 +117,54 @@ class EncoderStages:
         logger.info("appending to %r", older)
         return older
 
-    def conflict(self, *, trained: bool) -> list[dict]:
-        """Gradient cosines of training batches, under the trained adapter or the new one that it began as."""
-        settings, loss = self.settings.alignment(), self.settings.loss()
-        check_family(self.settings.family)
-        rows_to_draw(self.catalog, settings)  # before a backbone is loaded
+    def check_conflict(self, steps: Collection[int] = ()) -> None:
+        """Find out, before any work, what keeps :meth:`conflict_over_training` from being measured, or, without
+        steps, :meth:`conflict` of training batches."""
+        check_conflict(self.settings, steps)
+
+    def conflict(self, *, trained: bool, held_out: bool = False) -> list[dict]:
+        """Gradient cosines under the trained adapter or the new one that it began as.
+
+        Args:
+            held_out: of batches of the held-out items; else of training batches.
+        """
+        check_conflict(self.settings, held_out=held_out)
+        loss = self.settings.loss()
         if trained and loss.learned_temperature is not None:
             manifest = read_manifest(self._folder("adapters", self.settings.adapter))
             loss.learned_temperature.data.fill_(manifest["temperature"])
-        return measure_conflict(
-            self._adapted_backbone() if trained else self._new_adapter_backbone(),
-            self.catalog,
-            loss,
-            settings,
-            batches=self.config["diagnose_batches"],
-            num_experts=self.config["num_experts"],
-        )
+        backbone = self._adapted_backbone() if trained else self._new_adapter_backbone()
+        return conflict(self, backbone, loss, held_out=held_out)
+
+    def conflict_over_training(self, steps: Collection[int]) -> list[dict]:
+        """Gradient cosines at these steps of the training, on training batches and on held-out items.
+
+        The state is that after the step, be it the best one or not. It is kept, and trained once; the adapter that
+        comes of the training is that of :meth:`adapt`, which finds it there.
+
+        Args:
+            steps: from 0, before the first one, to ``align_steps``. Those after an early end are left out.
+
+        Returns:
+            The records of :func:`recbole_sda.alignment.cosines.summarize`, each with ``step`` and ``held_out``.
+        """
+        check_conflict(self.settings, steps)
+        folder = self._training_with_kept(sorted(steps))
+        return conflict_at_steps(self, self._new_adapter_backbone(), folder, steps)
+
+    def _training_with_kept(self, steps: list[int]) -> Path:
+        """The folder of an adapter and of what it was at these steps."""
+        settings = self.settings.adapter
+        folder = self._folder("steps", {"adapter": settings, "steps": steps})
+        built = build_once(folder, partial(self._train_adapter, keep_steps=steps))
+        logger.info("%s %s, with what it was at %d steps", "trained" if built else "reused", folder, len(steps))
+
+        def copy(adapter: Path) -> None:
+            clear_folder(adapter)
+            shutil.copytree(folder, adapter, dirs_exist_ok=True, ignore=shutil.ignore_patterns(KEPT))
+
+        build_once(self._folder("adapters", settings), copy)
+        return folder
 
     def _folder(self, kind: str, settings: dict) -> Path:
         return Path(self.config["checkpoint_dir"]) / kind / digest(settings)
@@ -166,12 +207,13 @@ class EncoderStages:
                 load_projectors(backbone.projectors, folder)
         return backbone
 
-    def _train_adapter(self, folder: Path) -> None:
+    def _train_adapter(self, folder: Path, *, keep_steps: Collection[int] = ()) -> None:
         if self.config["align_workers"] == 1:
-            self.train_adapter_here(folder)
+            self.train_adapter_here(folder, keep_steps=keep_steps)
         else:
+            here = self._for_workers().train_adapter_here
             run_in_workers(
-                partial(self._for_workers().train_adapter_here, folder.resolve()),
+                partial(here, folder.resolve(), keep_steps=keep_steps),
                 key="align_workers",
                 workers=self.config["align_workers"],
                 use_gpu=torch.device(self.config["device"]).type == "cuda",
@@ -185,7 +227,9 @@ class EncoderStages:
         keys = (*read_properties("overall"), "seed", "device", "checkpoint_dir")
         return type(self)({key: self.config[key] for key in keys}, self.catalog)
 
-    def train_adapter_here(self, folder: Path, device: torch.device | None = None) -> None:
+    def train_adapter_here(
+        self, folder: Path, device: torch.device | None = None, *, keep_steps: Collection[int] = ()
+    ) -> None:
         """Stage 1 in this process, one of several perhaps; the main one writes the adapter into ``folder``."""
         started = time.monotonic()
         backbone = self._new_adapter_backbone(device)
@@ -195,7 +239,8 @@ class EncoderStages:
                 {"use_reentrant": False, "context_fn": checkpoint_routing}
             )
         settings, loss = self.settings, self.settings.loss()
-        records = align(backbone, self.catalog, loss, settings.alignment(), folder=folder)
+        alignment, catalog = settings.alignment(), self.training_catalog
+        records = align(backbone, catalog, loss, alignment, folder=folder, keep_steps=keep_steps)
         if not PartialState().is_main_process:
             return
         backbone.model.save_pretrained(folder)

@@ -82,17 +82,43 @@ def recommend_items(
     return f"recommendations of {checkpoint}: {output}"
 
 
+def report_page(
+    result: str,
+    *,
+    output: str = "",
+    items: str = "1000",
+    users: str = "6",
+    seed: str = "0",
+    projection: str = "tsne",
+    data_path: str = "",
+) -> str:
+    from recbole_sda.report.page.write import write_report
+
+    counts = {"items": items, "users": users, "seed": seed}
+    for name, count in counts.items():
+        if not count.isdecimal():
+            raise SDAError(f"{name}={count!r} must be a whole number")
+    numbers = {name: int(count) for name, count in counts.items()}
+    page = write_report(
+        result, output or None, **numbers, projection=projection, data_path=data_path or None
+    )
+    pictures = len(list(page.parent.glob("*.png")))
+    size = page.stat().st_size / 2**20
+    return f"report of {result}: {page} ({size:.1f} MB), {pictures} pictures of charts beside it"
+
+
 STORE_COMMANDS: dict[str, Callable[..., str]] = {
     "export": export_vectors,
     "import": import_vectors,
     "verify": verify,
     "nearest": nearest_items,
     "recommend": recommend_items,
+    "report": report_page,
 }
 
 
 STORE = "saved/features/NAME"
-_EXAMPLES = {"recommend": "saved/NAME.pth --users=all"}
+_EXAMPLES = {"recommend": "saved/NAME.pth --users=all", "report": "saved/results/NAME.json"}
 
 
 def run_store_command(verb: str, subject: Sequence[str], files: Sequence[str], arguments: Sequence[str]) -> str:

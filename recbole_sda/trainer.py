@@ -60,6 +60,8 @@ class SDATrainerMixin(RankingMixin):
     def __init__(self, config, model):
         super().__init__(config, model)
         self.eval_collector = SDACollector(config)
+        self.curve = []  # a dictionary an evaluation, see `note_evaluation`
+        self.latest_valid = None
 
     def fit(self, train_data, valid_data=None, *args, **kwargs):
         self.check_prepared(valid_data)
@@ -67,6 +69,15 @@ class SDATrainerMixin(RankingMixin):
         if self.files is not None:
             self._go_on(train_data, valid_data)
         return super().fit(train_data, valid_data, *args, **kwargs)
+
+    def note_evaluation(self, epoch: int, score: float) -> None:
+        """Extend ``curve``; RecBole's loops call back after every evaluation.
+
+        Args:
+            epoch: counted from 0, as RecBole does; the curve counts from 1.
+        """
+        loss = float(self.train_loss_dict[epoch])
+        self.curve.append({"epoch": epoch + 1, "train_loss": loss, "valid_score": float(score)})
 
     def finish(self) -> None:
         """After the last use of the best state, which becomes the checkpoint."""
@@ -106,6 +117,7 @@ class SDATrainerMixin(RankingMixin):
 
     def _valid_epoch(self, valid_data, show_progress=False):
         score, result = super()._valid_epoch(valid_data, show_progress=show_progress)
+        self.latest_valid = result
         return float(score), result  # a numpy number would not load with the checkpoint
 
     def _save_checkpoint(self, epoch, verbose=True, **kwargs):

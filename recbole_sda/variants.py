@@ -28,7 +28,7 @@ def variant_name(features: str, adapter: str, alignment: str) -> str:
         said = {"features": features, "adapter": adapter, "alignment": alignment}
         if keys and all(said[key] == value for key, value in keys.items()):
             return name
-    return f"{adapter}+{alignment}"
+    return f"{adapter}+{alignment.rpartition(':')[2]}"  # a loss of the user's own by its class
 
 
 def variants_of(values: Mapping) -> dict[str, dict]:

@@ -14,15 +14,23 @@ from PIL import Image
 from recbole_sda.catalog import Catalog, ensure_demo, item_tokens, write_demo
 from recbole_sda.catalog import demo as demo_module
 from recbole_sda.catalog.atomic import replacing_folder
-from recbole_sda.catalog.demo import ATTRIBUTES
+from recbole_sda.catalog.attributes import ATTRIBUTES
+from recbole_sda.catalog.demo_world import KEYS, World
 from recbole_sda.catalog.drawing import HUES
 from recbole_sda.catalog.sounds import BEATS, PITCHES, RATE, SECONDS
 from recbole_sda.catalog.wording import COLOUR_WORDS, PRODUCTS
 from recbole_sda.errors import SDAError
 
-# The first digits of the sha256 of three files of 20 items and 2 users, before the demo had recordings.
-EARLIER = {"demo.inter": "03321fd5619e8ab0", "demo.json": "725ad88c5f86b82c", "demo.truth.csv": "1666870ae69a0a21"}
+FACTORS = list(ATTRIBUTES)[:4]
 SMALL = {"items": 40, "users": 30}
+# The first digits of the sha256 of the files of SMALL, before there were recordings, noise or more factors.
+EARLIER = {
+    "demo.inter": "23866138d732b662",
+    "demo.item": "8bb19c5619cd4bd5",
+    "demo.json": "cff6f9e99be2887f",
+    "demo.truth.csv": "b8efe3aca3fcb958",
+    "images": "6064827c4055eafd",  # of names and pixels: how PNG packs them is its library's business
+}
 PROPERTIES = Path(__file__).resolve().parent.parent / "properties" / "dataset" / "demo.yaml"
 
 
@@ -76,17 +84,17 @@ def test_attributes_help_to_predict_the_next_item(demo):
     popular = hit_rate(demo, [], "popularity")
     seen = hit_rate(demo, ["colour", "shape", "pattern"], "popularity and match")
     read = hit_rate(demo, ["colour", "shape", "brand"], "popularity and match")
-    both = hit_rate(demo, list(ATTRIBUTES), "popularity and match")
+    both = hit_rate(demo, FACTORS, "popularity and match")
     assert popular > 3 * 10 / 300
     assert both > 1.8 * popular
     assert min(seen, read) > 1.4 * popular
     assert both > max(seen, read) + 0.03
-    assert hit_rate(demo, list(ATTRIBUTES), "match") > 4 * 10 / 300
+    assert hit_rate(demo, FACTORS, "match") > 4 * 10 / 300
 
 
 def test_without_taste_attributes_tell_nothing(tmp_path):
     folder = write_demo(tmp_path / "demo", taste=0)
-    assert hit_rate(folder, list(ATTRIBUTES), "match") < 2 * 10 / 300
+    assert hit_rate(folder, FACTORS, "match") < 2 * 10 / 300
 
 
 def test_interactions_have_the_promised_shape(demo):
@@ -220,10 +228,13 @@ def test_recordings_change_nothing_else(demo, sounding):
     pd.testing.assert_frame_equal(read_truth(sounding)[read_truth(demo).columns], read_truth(demo))
 
 
-def test_without_recordings_the_files_are_those_of_earlier_demos(tmp_path):
-    folder = write_demo(tmp_path / "demo", items=20, users=2)
-    parts = {name: digests(folder)[name][:16] for name in ("demo.inter", "demo.json", "demo.truth.csv")}
-    assert parts == EARLIER
+def test_by_default_the_files_are_those_of_earlier_demos(tmp_path):
+    folder = write_demo(tmp_path / "demo", **SMALL)
+    parts = {name: digests(folder)[name][:16] for name in EARLIER if name != "images"}
+    pictures = hashlib.sha256()
+    for path in sorted((folder / "images").iterdir()):
+        pictures.update(path.name.encode() + np.asarray(Image.open(path)).tobytes())
+    assert {**parts, "images": pictures.hexdigest()[:16]} == EARLIER
 
 
 def test_a_demo_with_recordings_serves_where_none_are_wanted(tmp_path):
@@ -348,7 +359,18 @@ def test_two_callers_at_once_get_one_demo(tmp_path, monkeypatch):
         ({"seed": -1}, "demo_seed=-1"),
         ({"image_signal": 1.5}, "image_signal=1.5"),
         ({"text_signal": "no"}, "text_signal='no'"),
-        ({"taste": -1}, "taste=-1"),
+        ({"image_signal": True}, "image_signal=True"),
+        ({"taste": -1}, "demo_taste=-1"),
+        ({"tail_exponent": 6}, r"demo_tail_exponent=6 .* 0 \(all items equally popular\) and 5"),
+        ({"noise": 1.1}, r"demo_noise=1.1 .* 0 \(none\) and 1"),
+        ({"noise": float("nan")}, "demo_noise=nan"),
+        ({"factors": 7}, "demo_factors=7 .* 1 to 6"),
+        ({"factors": 0}, "demo_factors=0"),
+        ({"factors": 4.0}, "demo_factors=4.0"),
+        ({"image_factors": ["brand"]}, "demo_image_factors names 'brand', .* choose from colour, shape, pattern$"),
+        ({"text_factors": ["size"]}, "demo_text_factors names 'size', .* demo_factors=4.*colour, .*brand$"),
+        ({"text_factors": "colour"}, "demo_text_factors='colour' must be names"),
+        ({"text_factors": ["colour", "colour"]}, "each once"),
         ({"audio": "yes"}, "audio='yes'"),
         ({"audio_signal": 2}, "audio_signal=2"),
     ],
@@ -361,10 +383,8 @@ def test_bad_settings_are_named_before_any_work(tmp_path, settings, message):
 
 def test_properties_agree_with_the_generator():
     properties = yaml.safe_load(PROPERTIES.read_text())
-    defaults = write_demo.__kwdefaults__
-    for key in ("items", "users", "seed"):
-        assert properties[f"demo_{key}"] == defaults[key]
-    for key in ("image_signal", "text_signal"):
-        assert properties[key] == defaults[key]
+    assert {name: properties[key] for name, key in KEYS.items()} == {name: getattr(World(), name) for name in KEYS}
+    assert properties["audio_signal"] == World().audio_signal
+    assert {key for key in properties if key.startswith("demo_")} < set(KEYS.values())
     assert properties["load_col"] == {"inter": ["user_id", "item_id", "timestamp"]}
     assert properties["MAX_ITEM_LIST_LENGTH"] == 10

@@ -178,7 +178,7 @@ def test_one_process_is_left_alone(data_path, monkeypatch):
     config = configure("Pop", data_path)
     check_processes(config)
     assert recommend_in_workers(config, None, label="ids") == "outcome"
-    assert called == [((config, None), {"label": "ids"})]
+    assert called == [((config, None), {"label": "ids", "test": True, "on_epoch": None})]
     assert from_main("x") == "x"
     trainer = build_trainer(config, config.model_class(config, load_dataset(config)))
     assert not hasattr(trainer, "distributed_model")

@@ -4,11 +4,14 @@ import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import recbole_sda
 from recbole_sda import outcome, recommend
 from recbole_sda.catalog.demo import write_demo
+from recbole_sda.config import SDAConfig
+from recbole_sda.evaluation import RankingMixin
 
 QUICK = {
     "backbone": "tiny",
@@ -142,3 +145,98 @@ def test_times_are_those_of_the_training(shop):
     first, again = run(), run()
     assert first["timings"] == again["timings"]
     assert without_times(first) == without_times(again)
+
+
+# --- validated first, tested later ---
+
+
+def train_alone(model="BPR", *, test=True, **values) -> dict:
+    config = SDAConfig(model, "shop", config_dict={**QUICK, "epochs": 3, **values})
+    outcome = recommend.recommend(config, None, label="ids", test=test)
+    return {key: value for key, value in outcome.items() if key != "seconds"}
+
+
+# SASRec ends with its last state, not its best one; MultiVAE is another loop's; uni50 draws in the test.
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [
+        ("BPR", {}),
+        ("SASRec", {"train_neg_sample_args": None, "learning_rate": 0.05}),
+        ("NCL", {"num_clusters": 3}),
+        ("BPR", {"eval_args": {**QUICK["eval_args"], "mode": "uni5"}}),
+        ("ItemKNN", {}),
+    ],
+    ids=["BPR", "SASRec", "NCL", "sampled", "pickles"],
+)
+def test_a_test_that_comes_later_comes_to_the_same(shop, trainings, model, values):
+    at_once = train_alone(model, **values, checkpoint_dir="at_once")
+    untested = train_alone(model, **values, test=False)
+    assert untested["test"] is None
+    assert untested["artefacts"]["user_results"] is None
+    assert not list(Path("saved").glob("*.users.parquet"))
+    later = train_alone(model, **values)
+    assert later["test"] == at_once["test"]
+    assert all(untested[key] == later[key] for key in ("valid", "epochs", "curve"))
+    assert len(trainings) == (3 if model == "ItemKNN" else 2)  # a pickle alone could hold that one's state
+    one, other = (pd.read_parquet(each["artefacts"]["user_results"]) for each in (at_once, later))
+    pd.testing.assert_frame_equal(one, other)
+    assert train_alone(model, **values) == later
+
+
+def test_nothing_is_evaluated_but_validation_until_the_test_is_asked_for(shop, monkeypatch):
+    evaluated, evaluate = [], RankingMixin.evaluate
+
+    def noting(self, eval_data, *args, **kwargs):
+        evaluated.append(eval_data.phase_name)
+        return evaluate(self, eval_data, *args, **kwargs)
+
+    build = recommend.build
+
+    def building(config):
+        *others, data = build(config)
+        for name, loader in zip(("train", "valid", "test"), data, strict=True):
+            loader.phase_name = name
+        return *others, data
+
+    monkeypatch.setattr(recommend, "build", building)
+    monkeypatch.setattr(RankingMixin, "evaluate", noting)
+    train_alone(test=False)
+    assert set(evaluated) == {"valid"}
+    evaluated.clear()
+    train_alone()
+    assert evaluated == ["test"]
+
+
+def test_a_test_that_is_there_is_not_shown_to_who_wants_none(shop, trainings):
+    tested = train_alone()
+    hidden = train_alone(test=False)
+    assert hidden["test"] is hidden["artefacts"]["user_results"] is None
+    assert train_alone() == tested
+    assert len(trainings) == 1
+
+
+# --- the curve ---
+
+
+def test_the_curve_has_every_evaluated_epoch_and_is_told_as_it_grows(shop):
+    told = []
+    config = SDAConfig("BPR", "shop", config_dict={**QUICK, "epochs": 5, "eval_step": 2})
+    outcome = recommend.recommend(config, None, label="ids", test=False, on_epoch=lambda *said: told.append(said))
+    assert [point["epoch"] for point in outcome["curve"]] == [2, 4]
+    metric = config["valid_metric"].lower()
+    for point, (epoch, valid, score) in zip(outcome["curve"], told, strict=True):
+        assert (point["epoch"], point["valid_score"]) == (epoch, score)
+        assert valid[metric] == pytest.approx(score)
+        assert point["train_loss"] > 0
+    assert max(point["valid_score"] for point in outcome["curve"]) == outcome["valid"][metric]
+
+
+def test_a_result_without_a_name_is_kept_beside_the_checkpoints(shop, caplog):
+    caplog.set_level("INFO", "recbole_sda")
+    result = run(result_file=None)
+    (file,) = Path("saved/results").glob("BPR-shop-*.json")
+    assert json.loads(file.read_text())["runs"] == result["runs"]
+    assert caplog.messages[-1] == f"results: {file}"
+    run(result_file=None)
+    run(result_file=None, learning_rate=0.01)
+    assert len([*Path("saved/results").iterdir()]) == 2

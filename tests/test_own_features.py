@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import recbole_sda
-from recbole_sda import pipeline
+from recbole_sda import pipeline, run_plan
 from recbole_sda.catalog.demo import write_demo
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureProvider
@@ -93,7 +93,7 @@ def test_items_without_features_may_be_learned():
 
 
 def test_an_adapter_typed_for_features_that_are_there_is_refused(monkeypatch):
-    monkeypatch.setattr(pipeline, "recommend_in_workers", None)
+    monkeypatch.setattr(run_plan, "recommend_in_workers", None)
     with pytest.raises(SDAError, match="adapter=lora would do nothing: no variant embeds the catalogue"):
         pipeline.run("SASRec", "shop", QUICK, argv=["--features=bert.npy", "--adapter=lora"])
 
@@ -131,7 +131,7 @@ def spoilt(row, value):
 def test_features_that_cannot_be_trained_on_are_found_before_the_other_variants_train(
     monkeypatch, build, values, message
 ):
-    monkeypatch.setattr(pipeline, "recommend_in_workers", None)  # `ids` would be first
+    monkeypatch.setattr(run_plan, "recommend_in_workers", None)  # `ids` would be first
     with pytest.raises(SDAError, match=message):
         run(features=build(), compare="ids,features", **values)
 
@@ -192,7 +192,7 @@ def test_modalities_that_are_typed_for_the_variants_that_embed(shop):
     ],
 )
 def test_refused_before_any_training(monkeypatch, values, message):
-    monkeypatch.setattr(pipeline, "recommend_in_workers", None)
+    monkeypatch.setattr(run_plan, "recommend_in_workers", None)
     with pytest.raises(SDAError, match=message):
         run(**values)
 

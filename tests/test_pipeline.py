@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import recbole_sda
-from recbole_sda import pipeline, recommend, stages
+from recbole_sda import recommend, run_plan, stages
 from recbole_sda.catalog.atomic import write_atomic
 from recbole_sda.catalog.demo import write_demo
 from recbole_sda.errors import SDAError
@@ -156,12 +156,12 @@ def test_models_whose_state_only_a_pickle_could_hold_run_and_are_not_loaded_half
 
 
 def test_a_run_that_dies_leaves_the_variants_it_finished(shop, monkeypatch):
-    finished = iter([pipeline.recommend_in_workers])
+    finished = iter([run_plan.recommend_in_workers])
 
     def dies_second(*args, **kwargs):
         return next(finished)(*args, **kwargs)
 
-    monkeypatch.setattr(pipeline, "recommend_in_workers", dies_second)
+    monkeypatch.setattr(run_plan, "recommend_in_workers", dies_second)
     with pytest.raises(StopIteration):
         run(compare="ids,zero_shot", result_file="out.json")
     (only,) = json.loads(Path("out.json").read_text())["runs"]
@@ -260,7 +260,7 @@ def test_empty_and_nan_texts_are_missing_texts(shop):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    monkeypatch.setattr(pipeline, "recommend_in_workers", _must_not_run)
+    monkeypatch.setattr(run_plan, "recommend_in_workers", _must_not_run)
     monkeypatch.setattr(stages, "load_backbone", _must_not_run)
 
 

@@ -70,7 +70,7 @@ def configure(model, data_path, folder, **values) -> SDAConfig:
 
 
 def train(config, *, dies_at: int | None = None) -> tuple[dict, dict, int]:
-    """valid and test results with the number of epochs; the checkpoint's entries; batches of training.
+    """valid and test results with their epochs and curve; the checkpoint's entries; batches of training.
 
     ``dies_at`` counts batches of training in this call.
     """
@@ -90,7 +90,8 @@ def train(config, *, dies_at: int | None = None) -> tuple[dict, dict, int]:
     finally:
         model_class.calculate_loss = calculate_loss
     (checkpoint,) = Path(config["checkpoint_dir"]).glob("*.pth")
-    return {k: outcome[k] for k in ("valid", "test", "epochs")}, torch.load(checkpoint, weights_only=True), steps
+    kept = {key: outcome[key] for key in ("valid", "test", "epochs", "curve")}
+    return kept, torch.load(checkpoint, weights_only=True), steps
 
 
 def steps_an_epoch(config) -> int:

@@ -3,6 +3,7 @@
 The losses and :func:`cached_step` import torch only and work in any training loop.
 """
 
+from recbole_sda.alignment.attack import TeacherAttack
 from recbole_sda.alignment.cmsa import CMSALoss
 from recbole_sda.alignment.grad_cache import cached_step, split_inputs
 from recbole_sda.alignment.info_nce import InfoNCELoss
@@ -13,6 +14,7 @@ __all__ = [
     "CMSALoss",
     "InfoNCELoss",
     "LossParts",
+    "TeacherAttack",
     "cached_step",
     "center_and_normalize",
     "split_inputs",

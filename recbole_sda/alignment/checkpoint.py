@@ -1,5 +1,7 @@
 """The state of a training on the way: one safetensors file, replaced in one move.
 
+What was trained can be kept at single steps besides, for whoever wants to see how it went.
+
 The tensors are the trained parameters, the best ones so far and the optimizer's; the step and the records stand
 as JSON in the file's header. The order of the items, dropout and learning rate are functions of the step.
 """
@@ -11,12 +13,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recbole_sda.artefacts import written_whole
 from recbole_sda.errors import SDAError
 
 FILE = "training_state.safetensors"
+KEPT = "steps"  # the folder of what is kept
 Parameters = Mapping[str, torch.nn.Parameter]
 
 
@@ -93,6 +97,20 @@ def load_state(
     restore_parameters(parameters, groups["parameter"])
     _restore_optimizer(optimizer, groups["optimizer"])
     return Progress(header["step"], header["records"], groups["best"], header["recent"])
+
+
+def keep_parameters(folder: Path, step: int, parameters: Parameters) -> None:
+    """Write what is trained as it is after ``step``, for :func:`kept_parameters`."""
+    (folder / KEPT).mkdir(exist_ok=True)
+    values = {name: value.detach().contiguous().cpu() for name, value in parameters.items()}
+    with written_whole(folder / KEPT / f"{step}.safetensors") as unfinished:
+        save_file(values, unfinished)
+
+
+def kept_parameters(folder: Path, step: int) -> dict[str, Tensor] | None:
+    """None: the training ended before that step."""
+    path = folder / KEPT / f"{step}.safetensors"
+    return load_file(path) if path.is_file() else None
 
 
 def remove_state(folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbole_sda.alignment.attack import TeacherAttack
 from recbole_sda.alignment.similarity import AlignmentLoss
 
 TEACHERS = ("mean", "per_modality", "base")
@@ -45,6 +46,7 @@ class CMSALoss(AlignmentLoss):
         scale_teacher: ``"divide"`` S by τ_t, or ``"multiply"`` it by τ (the public code).
         divergence: ``"kl"``, or ``"cross_entropy"``, whose gradient in the students is the same.
         transpose_target: second→first learns from Pᵀ, which is not normalised again (the public code).
+        attack: what makes S wrong about some pairs of items, which then have to be given as ``items``.
         center, normalize, learn_temperature, chunk_rows: see :class:`AlignmentLoss`.
     """
 
@@ -59,6 +61,7 @@ class CMSALoss(AlignmentLoss):
         scale_teacher: str = "divide",
         divergence: str = "kl",
         transpose_target: bool = False,
+        attack: TeacherAttack | None = None,
         **shared,
     ):
         super().__init__(temperature, **shared)
@@ -83,6 +86,7 @@ class CMSALoss(AlignmentLoss):
         self.scale_teacher = scale_teacher
         self.divergence = divergence
         self.transpose_target = transpose_target
+        self.attack = attack
 
     @classmethod
     def reference(cls, **shared) -> "CMSALoss":
@@ -112,6 +116,10 @@ class CMSALoss(AlignmentLoss):
     def needs_base(self) -> bool:
         return self.teacher == "base"
 
+    @property
+    def needs_items(self) -> bool:
+        return self.attack is not None
+
     def teacher_views(
         self, views: list[Tensor], present: Sequence[Tensor], base: Sequence[Tensor] | None
     ) -> list[Tensor]:
@@ -124,25 +132,38 @@ class CMSALoss(AlignmentLoss):
             )
         return [self._view(rows.detach(), mask) for rows, mask in zip(base, present, strict=True)]
 
-    def compare(self, pair: Sequence[Tensor], teachers: Sequence[Tensor]) -> Tensor:
-        normalisers = self._row_normalisers(teachers) if self.transpose_target else None
-        return sum(self.map_chunks(partial(self._compare_rows, pair, teachers, normalisers), len(pair[0])))
+    def compare(
+        self, pair: Sequence[Tensor], teachers: Sequence[Tensor], items: Tensor | None = None
+    ) -> Tensor:
+        normalisers = self._row_normalisers(teachers, items) if self.transpose_target else None
+        compare_rows = partial(self._compare_rows, pair, teachers, items, normalisers)
+        return sum(self.map_chunks(compare_rows, len(pair[0])))
 
     def log_targets(
-        self, teachers: Sequence[Tensor], rows: slice, normalisers: Tensor | None = None
+        self,
+        teachers: Sequence[Tensor],
+        rows: slice,
+        normalisers: Tensor | None = None,
+        *,
+        items: Tensor | None = None,
     ) -> list[Tensor]:
         """log P of first→second and of second→first for some rows, (rows, B) each."""
-        scaled = [self._scale(structure) for structure in self._structures(teachers, rows)]
+        scaled = [self._scale(structure) for structure in self._structures(teachers, items, rows)]
         targets = [F.log_softmax(logits, dim=-1) for logits in scaled]
         if normalisers is not None:
             targets[1] = scaled[1] - normalisers  # (Pᵀ)_ij = P_ji, and S is symmetric
         return targets
 
     def _compare_rows(
-        self, pair: Sequence[Tensor], teachers: Sequence[Tensor], normalisers: Tensor | None, rows: slice
+        self,
+        pair: Sequence[Tensor],
+        teachers: Sequence[Tensor],
+        items: Tensor | None,
+        normalisers: Tensor | None,
+        rows: slice,
     ) -> Tensor:
         with self._teaching():
-            targets = self.log_targets(teachers, rows, normalisers)
+            targets = self.log_targets(teachers, rows, normalisers, items=items)
         students = [queries[rows] @ keys.T / self.temperature for queries, keys in (pair, pair[::-1])]
         return torch.stack([self._measure(*both) for both in zip(students, targets, strict=True)])
 
@@ -152,9 +173,17 @@ class CMSALoss(AlignmentLoss):
         compared_with = log_target if self.divergence == "kl" else torch.zeros_like(log_target)
         return torch.stack([(target * (compared_with - log_student)).sum(), -(target * log_target).sum()])
 
-    def _structures(self, teachers: Sequence[Tensor], rows: slice) -> list[Tensor]:
-        own = [views[rows] @ views.T for views in teachers]
-        return own if self.teacher == "per_modality" else [(own[0] + own[1]) / 2] * 2
+    def _structures(self, teachers: Sequence[Tensor], items: Tensor | None, rows: slice) -> list[Tensor]:
+        """What teaches first→second and second→first, (rows, B) each."""
+        structures = self._taught([views[rows] @ views.T for views in teachers])
+        if self.attack is not None:
+            others = self._taught(self.attack.sample(teachers))
+            structures = [self.attack(*both, items, rows) for both in zip(structures, others, strict=True)]
+        return structures if len(structures) == 2 else structures * 2
+
+    def _taught(self, own: Sequence[Tensor]) -> list[Tensor]:
+        """Both modalities' similarities, or what both have in common where it teaches both directions."""
+        return list(own) if self.teacher == "per_modality" else [(own[0] + own[1]) / 2]
 
     def _scale(self, structure: Tensor) -> Tensor:
         if self.scale_teacher == "multiply":
@@ -163,11 +192,11 @@ class CMSALoss(AlignmentLoss):
             return structure / temperature_of_perplexity(structure, self.teacher_perplexity)
         return structure / self.teacher_temperature
 
-    def _row_normalisers(self, teachers: Sequence[Tensor]) -> Tensor:
+    def _row_normalisers(self, teachers: Sequence[Tensor], items: Tensor | None) -> Tensor:
         """log Σ_j exp(logits) of every row of second→first's teacher, (B,)."""
 
         def normalise(rows: slice) -> Tensor:
-            return self._scale(self._structures(teachers, rows)[1]).logsumexp(dim=-1)
+            return self._scale(self._structures(teachers, items, rows)[1]).logsumexp(dim=-1)
 
         with self._teaching():
             return torch.cat(self.map_chunks(normalise, len(teachers[0])))
@@ -178,6 +207,7 @@ class CMSALoss(AlignmentLoss):
     def extra_repr(self) -> str:
         softness = "teacher_temperature" if self.teacher_perplexity is None else "teacher_perplexity"
         told = [super().extra_repr(), f"teacher={self.teacher}", f"{softness}={getattr(self, softness)}"]
+        told += [] if self.attack is None else [f"attack={self.attack}"]
         told += [f"{name}={getattr(self, name)}" for name, usual in USUAL.items() if getattr(self, name) != usual]
         return ", ".join(told)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from recbole_sda.alignment.encoding import ItemEncoder, Wanted
@@ -30,7 +31,7 @@ class Comparison:
         shown = [modality for modality, mask in present.items() if mask.any()]
         masks = [present[modality] for modality in shown]
         base = self._base_embeddings(own, len(rows), shown)
-        names = [self.encode.catalog.tokens[row] for row in rows]
+        names, items = [self.encode.catalog.tokens[row] for row in rows], torch.from_numpy(rows)
         measured = []
 
         def compare(*embeddings: Tensor) -> Tensor:
@@ -38,7 +39,8 @@ class Comparison:
             for modality, embedded in zip(passes, embeddings, strict=True):
                 everyone[modality] = self.processes.gather(self.encode.place(modality, own, embedded), len(rows))
                 check_finite(everyone[modality], f"the {modality} embeddings", names, step, settings)
-            measured.append(self.loss.parts(*[everyone[m] for m in shown], present=masks, base=base))
+            shown_by_all = [everyone[modality] for modality in shown]
+            measured.append(self.loss.parts(*shown_by_all, present=masks, base=base, items=items))
             check_finite(measured[0].loss.expand(len(rows)), "the alignment loss", names, step, settings)
             return measured[0].loss
 

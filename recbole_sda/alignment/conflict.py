@@ -41,6 +41,7 @@ def measure_conflict(
     *,
     batches: int,
     num_experts: int,
+    held_out: bool = False,
     show_progress: bool = True,
 ) -> list[dict]:
     """Gradient cosines of every pair of modalities over drawn batches, in evaluation mode: dropout would add a
@@ -49,6 +50,7 @@ def measure_conflict(
     Args:
         backbone: inside a LoRA or MoDA adapter. Afterwards only the B's that were looked at require gradients.
         settings: of the training whose items are drawn from, those that have every modality.
+        held_out: draw from the items that it holds out instead.
         batches: how many are drawn.
         num_experts: the columns of B fall into so many blocks; one expert's each in MoDA, mere columns in LoRA.
 
@@ -58,7 +60,7 @@ def measure_conflict(
     Raises:
         SDAError: nothing to look at, all batches the same, or gradients that are not finite.
     """
-    rows = rows_to_draw(catalog, settings)
+    rows = rows_to_draw(catalog, settings, held_out=held_out)
     parameters = last_layer_B(backbone)
     _train_only(parameters, backbone)
     backbone.eval()
@@ -69,9 +71,9 @@ def measure_conflict(
     found = []
     with progress_bar(batches, "conflict", "batch", show=show_progress) as bar, embed.ahead(reads):
         for batch in drawn:
-            compare = loss
+            compare = partial(loss, items=torch.from_numpy(batch)) if loss.needs_items else loss
             if loss.needs_base:
-                compare = partial(loss, base=list(embed.embed(batch, base=True).values()))
+                compare = partial(compare, base=list(embed.embed(batch, base=True).values()))
                 _train_only(parameters, backbone)  # PEFT's `disable_adapter` wakes up the others
             gradients = modality_gradients(embed, compare, embed.passes(batch), parameters)
             found.append(batch_cosines(gradients, num_experts))
@@ -79,18 +81,19 @@ def measure_conflict(
     return summarize(found)
 
 
-def rows_to_draw(catalog: Catalog, settings: AlignmentSettings) -> np.ndarray:
-    """The training items that have every modality.
+def rows_to_draw(catalog: Catalog, settings: AlignmentSettings, *, held_out: bool = False) -> np.ndarray:
+    """The training items that have every modality, or those held out.
 
     Raises:
         SDAError: all batches would be the same.
     """
-    rows = split_items(catalog, settings)[0]
+    rows, which = split_items(catalog, settings)[held_out], "held-out" if held_out else "training"
     rows = rows[presence(catalog, settings.modalities)[:, rows].all(axis=0)]
     if settings.batch_size >= len(rows):
+        remedy = ", or raise align_holdout_share" if held_out else ""
         raise SDAError(
-            f"align_batch_size={settings.batch_size} takes all {len(rows)} training items that have every "
-            "modality, so that every batch would be the same; use a smaller one"
+            f"align_batch_size={settings.batch_size} takes all {len(rows)} {which} items that have every "
+            f"modality, so that every batch would be the same; use a smaller one{remedy}"
         )
     return rows
 

@@ -28,7 +28,7 @@ class HeldOut:
     def __init__(self, encode: ItemEncoder, rows: np.ndarray, loss: AlignmentLoss, processes: Processes):
         self.encode, self.loss, self.processes = encode, loss, processes
         self.names = [encode.catalog.tokens[row] for row in rows]
-        self.present = encode.present(rows)
+        self.present, self.items = encode.present(rows), torch.from_numpy(rows)
         self.own = processes.share(rows)
         self.base: dict[str, Tensor] = {}
 
@@ -44,7 +44,8 @@ class HeldOut:
         """What the held-out items say now, in plain numbers."""
         held = self._embed(step)
         present = list(self.present.values())
-        loss = float(self.loss(*held.values(), present=present, base=list(self.base.values())))
+        base = list(self.base.values())
+        loss = float(self.loss(*held.values(), present=present, base=base, items=self.items))
         held, base = ({name: rows.cpu() for name, rows in views.items()} for views in (held, self.base))
         own = {name: rows[self.present[name]] for name, rows in held.items()}
         return {

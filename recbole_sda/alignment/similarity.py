@@ -120,6 +120,11 @@ class AlignmentLoss(nn.Module):
         return False
 
     @property
+    def needs_items(self) -> bool:
+        """Whether :meth:`parts` asks for ``items``, which :meth:`compare` then gets."""
+        return False
+
+    @property
     def min_rows(self) -> int:
         """Fewest items that can be compared."""
         return MIN_CENTERED_ROWS if self.center else MIN_ROWS
@@ -134,15 +139,17 @@ class AlignmentLoss(nn.Module):
         *embeddings: Tensor,
         present: Sequence[Tensor] | None = None,
         base: Sequence[Tensor] | None = None,
+        items: Tensor | None = None,
     ) -> Tensor:
         """The loss alone, a scalar; arguments and errors as in :meth:`parts`."""
-        return self.parts(*embeddings, present=present, base=base).loss
+        return self.parts(*embeddings, present=present, base=base, items=items).loss
 
     def parts(
         self,
         *embeddings: Tensor,
         present: Sequence[Tensor] | None = None,
         base: Sequence[Tensor] | None = None,
+        items: Tensor | None = None,
     ) -> LossParts:
         """The loss and its parts.
 
@@ -151,12 +158,14 @@ class AlignmentLoss(nn.Module):
             present: one (B,) bool a modality, False where the item lacks it: that row is read by nobody. A pair
                 of modalities compares the items that have both; a pair with too few of them is left out.
             base: one (B, d) a modality from the frozen base model, for a loss whose teacher it is.
+            items: (B,) int64, which items they are, for a loss that treats some unlike others.
 
         Raises:
             ValueError: shapes that differ, rows that are not finite, a modality without a single item, too few
                 items to compare.
         """
         present = _check(embeddings, present)
+        items = self._checked_items(items, embeddings[0])
         # The softmax of cosines divided by a small temperature overflows half precision.
         with torch.autocast(embeddings[0].device.type, enabled=False):
             views = [self._view(rows, mask) for rows, mask in zip(embeddings, present, strict=True)]
@@ -169,7 +178,8 @@ class AlignmentLoss(nn.Module):
                     continue
                 pair = [rows if count == len(both) else rows[both] for rows in (views[i], views[j])]
                 taught = [rows if count == len(both) else rows[both] for rows in (teachers[i], teachers[j])]
-                sums = self.compare(pair, taught) / count  # (2 directions, 2 measures)
+                told = {"items": items if count == len(both) else items[both]} if self.needs_items else {}
+                sums = self.compare(pair, taught, **told) / count  # (2 directions, 2 measures)
                 divergence |= {(i, j): sums[0, 0], (j, i): sums[1, 0]}
                 entropy |= {(i, j): sums[0, 1].detach(), (j, i): sums[1, 1].detach()}
             if not divergence:
@@ -204,6 +214,14 @@ class AlignmentLoss(nn.Module):
         if len(rows) == 1:
             return [function(rows[0])]
         return [checkpoint(function, part, use_reentrant=False, preserve_rng_state=False) for part in rows]
+
+    def _checked_items(self, items: Tensor | None, embeddings: Tensor) -> Tensor | None:
+        if not self.needs_items:
+            return None
+        if items is None or items.shape != embeddings.shape[:1]:
+            found = None if items is None else tuple(items.shape)
+            raise ValueError(f"this loss needs items of shape ({len(embeddings)},), which they are; found {found}")
+        return items.to(embeddings.device)
 
     def _view(self, embeddings: Tensor, present: Tensor) -> Tensor:
         """(B, d); rows that are not present stay zero."""

@@ -7,7 +7,7 @@ same but for the draws of dropout and the rounding of sums.
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from recbole_sda.alignment.checkpoint import Progress, load_state, restore_parameters, save_state
+from recbole_sda.alignment.checkpoint import Progress, keep_parameters, load_state, restore_parameters, save_state
 from recbole_sda.alignment.comparison import Comparison
 from recbole_sda.alignment.encoding import ItemEncoder, Wanted
 from recbole_sda.alignment.faults import check_gradient, memory_errors_named
@@ -43,6 +43,7 @@ def align(
     settings: AlignmentSettings,
     *,
     folder: Path | None = None,
+    keep_steps: Collection[int] = (),
     show_progress: bool = True,
 ) -> list[dict]:
     """Train the backbone's adapter in place and leave it at its best state.
@@ -53,6 +54,7 @@ def align(
     Args:
         folder: for checkpoints and logs, one for each model, catalogue and settings. A checkpoint found there is
             gone on from; it stays there, for the caller to remove when the adapter is saved. None keeps nothing.
+        keep_steps: what is trained is kept in the folder as it is after each of these steps, 0 before the first.
 
     Returns:
         One record for each look at the held-out items: step, training loss and its parts, held-out loss, recall
@@ -63,13 +65,13 @@ def align(
         SDAError: too few items with two of the modalities, a loss or embeddings that are not finite, a picture
             that broke on the way, no memory left.
     """
-    return _Training(backbone, catalog, loss, settings, folder, show_progress).run()
+    return _Training(backbone, catalog, loss, settings, folder, keep_steps, show_progress).run()
 
 
 class _Training:
-    def __init__(self, backbone, catalog, loss, settings: AlignmentSettings, folder, show_progress):
+    def __init__(self, backbone, catalog, loss, settings: AlignmentSettings, folder, keep_steps, show_progress):
         self.backbone, self.catalog, self.settings = backbone, catalog, settings
-        self.folder = None if folder is None else Path(folder)
+        self.folder, self.keep_steps = None if folder is None else Path(folder), frozenset(keep_steps)
         self.loss = loss.to(backbone.device)
         accelerator = Accelerator(
             cpu=backbone.device.type == "cpu",
@@ -121,11 +123,13 @@ class _Training:
         settings = self.settings
         if not self.progress.records:
             self._look()
+        self._keep()
         with progress_bar(settings.steps, "adapt", "step", show=self.show_progress) as bar:
             bar.update(self.progress.step)
             while self.progress.step < settings.steps and not self._out_of_patience():
                 bar.set_postfix(self._step(), refresh=False)
                 bar.update()
+                self._keep()
                 if self._looks_after(self.progress.step):
                     self._look()
                 if self.progress.step % settings.checkpoint_every == 0:
@@ -215,6 +219,10 @@ class _Training:
                 self.folder, self.progress, self.parameters, self.optimizer, settings=self._compared_settings()
             )
         self.processes.wait()
+
+    def _keep(self) -> None:
+        if self.progress.step in self.keep_steps and self.processes.is_main:
+            keep_parameters(self.folder, self.progress.step, self.parameters)
 
     def _compared_settings(self) -> str:
         kept = {name: value for name, value in asdict(self.settings).items() if name not in UNCOMPARED}

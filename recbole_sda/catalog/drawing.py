@@ -17,17 +17,37 @@ HUES = {
     "pink": 324,
 }
 
+# Ranges of hue, saturation and brightness.
+GROUNDS = {
+    "white": ((0, 360), (0, 0.03), (0.96, 1)),
+    "grey": ((0, 360), (0, 0.05), (0.5, 0.6)),
+    "black": ((0, 360), (0, 0.1), (0.04, 0.12)),
+    "sand": ((36, 44), (0.28, 0.36), (0.84, 0.92)),
+    "mint": ((145, 155), (0.28, 0.36), (0.84, 0.92)),
+    "sky": ((208, 216), (0.28, 0.36), (0.9, 0.97)),
+}
+# Ranges of the shape's radius, as shares of the picture.
+RADII = {"small": (0.18, 0.22), "medium": (0.28, 0.31), "large": (0.38, 0.42)}
+
+_PALE = ((0, 360), (0, 0.12), (0.85, 1))
+_RADII = (0.28, 0.4)
 _SIZE = 84
 _BAR = ((1, 0.33), (-1, 0.33), (-1, -0.33), (1, -0.33))
 
 
 def draw_picture(shown: dict[str, str], rng: np.random.Generator) -> Image.Image:
-    """One shape in its colour and pattern; drawn at twice the size and reduced, for smooth edges."""
+    """One shape in its colour and pattern; drawn at twice the size and reduced, for smooth edges.
+
+    Args:
+        shown: colour, shape and pattern; size and ground where these are factors, and mere jitter where not.
+        rng: draws the jitter.
+    """
     size = 2 * _SIZE
-    picture = Image.new("RGB", (size, size), _rgb(rng.uniform(0, 360), rng.uniform(0, 0.12), rng.uniform(0.85, 1)))
+    ground = GROUNDS[shown["ground"]] if "ground" in shown else _PALE
+    picture = Image.new("RGB", (size, size), _rgb(*(rng.uniform(*bounds) for bounds in ground)))
     hue = HUES[shown["colour"]] + rng.uniform(-7, 7)
     saturation, brightness = rng.uniform(0.65, 0.95), rng.uniform(0.7, 0.95)
-    radius = size * rng.uniform(0.28, 0.4)
+    radius = size * rng.uniform(*RADII[shown["size"]] if "size" in shown else _RADII)
     centre = (size / 2 + rng.uniform(-0.09, 0.09) * size, size / 2 + rng.uniform(-0.09, 0.09) * size)
 
     mask = Image.new("L", (size, size), 0)
@@ -36,6 +56,14 @@ def draw_picture(shown: dict[str, str], rng: np.random.Generator) -> Image.Image
     pattern = _pattern_mask(shown["pattern"], size, centre, rng)
     picture.paste(_rgb(hue, saturation, 0.4 * brightness), mask=ImageChops.multiply(mask, pattern))
     return picture.resize((_SIZE, _SIZE), Image.Resampling.LANCZOS)
+
+
+def add_noise(picture: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
+    """The picture with this share of its pixels replaced by colours drawn uniformly."""
+    pixels = np.array(picture)  # (height, width, 3)
+    replaced = rng.random(pixels.shape[:2]) < share
+    pixels[replaced] = rng.integers(256, size=pixels.shape, dtype=np.uint8)[replaced]
+    return Image.fromarray(pixels)
 
 
 def _draw_shape(

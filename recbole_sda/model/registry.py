@@ -1,15 +1,13 @@
 """The recommenders that RecBole does not bring: ours, and those of the user's own."""
 
-import os
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from types import MappingProxyType
 
 from recbole_sda.errors import SDAError
 from recbole_sda.model.slmrec import SLMRec
 from recbole_sda.model.slots import REFUSED, SLOTS, Slots
 from recbole_sda.model.vbpr import VBPR
+from recbole_sda.named import import_named
 
 OWN_MODELS: dict[str, type] = {"SLMRec": SLMRec, "VBPR": VBPR}
 _defaults: dict[str, dict] = {}
@@ -48,13 +46,7 @@ def import_model(path: str) -> type:
     Raises:
         SDAError: it cannot be imported, or is no recommender of RecBole's kind.
     """
-    module, _, name = path.partition(":")
-    if os.getcwd() not in sys.path:  # a console script, unlike `python -m`, does not look here
-        sys.path.append(os.getcwd())
-    try:
-        model_class = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SDAError(f"model={path!r} cannot be imported: {error}; say package.module:Class") from error
+    model_class = import_named(path, key="model")
     if not hasattr(model_class, "calculate_loss") or not hasattr(model_class, "type"):
         raise SDAError(f"model={path!r} is no recommender: it needs RecBole's calculate_loss, predict and type")
     return register_model(model_class)

@@ -27,27 +27,36 @@ def conflict_table(result: dict) -> str:
     columns = _columns(result)
     header = ["", *(f"{adapter}\n{_state(trained)}" for adapter, trained in columns)]
     lines = [""]
-    for pair in _pairs(result):
+    for pair in pairs_of(result["conflict"]):
         rows = []
         for label, expert, projection in _parts(result):
             found = [_find(result, pair, expert, projection, *column) for column in columns]
-            rows.append([label, *map(_cell, found)])
+            rows.append([label, *map(cosine_cell, found)])
         lines += [
             f"Cosine of the {pair[0]} and the {pair[1]} gradient of B in the last decoder layer: "
             f"{result['alignment']} on {result['dataset']}, seed {result['seed']}",
             tabulate(rows, headers=header, disable_numparse=True, colalign=["left"] + ["right"] * len(columns)),
         ]
-    return "\n".join([*lines, *_notes(result)])
+    return "\n".join([*lines, *conflict_notes(result)])
 
 
 def write_conflict_plot(result: dict, path: Path) -> Path | None:
     """A page that needs no network. Returns: its path; None, with a line in the log, where plotly is missing."""
     if not can_plot():
         return None
+    figure = conflict_figure(result)
+    title = f"Gradient cosine between modalities: {result['alignment']} on {result['dataset']}"
+    caption = "<br>".join(conflict_notes(result))
+    figure.update_layout(title={"text": title, "subtitle": {"text": caption}}, margin_t=160)
+    return write_figure(figure, path)[0]
+
+
+def conflict_figure(result: dict):
+    """Plotly's figure of what :func:`conflict_table` shows, without a title."""
     from plotly import graph_objects
     from plotly.subplots import make_subplots
 
-    pairs, parts = _pairs(result), _parts(result)
+    pairs, parts = pairs_of(result["conflict"]), _parts(result)
     figure = make_subplots(rows=len(pairs), cols=1, subplot_titles=[" and ".join(pair) for pair in pairs])
     for (row, pair), column in product(enumerate(pairs, 1), _columns(result)):
         found = [_find(result, pair, expert, projection, *column) for _, expert, projection in parts]
@@ -57,8 +66,8 @@ def write_conflict_plot(result: dict, path: Path) -> Path | None:
             x=[label for label, _, _ in parts],
             y=[record["mean"] for record in found],
             error_y={
-                "array": [_difference(record["high"], record["mean"]) for record in found],
-                "arrayminus": [_difference(record["mean"], record["low"]) for record in found],
+                "array": [difference(record["high"], record["mean"]) for record in found],
+                "arrayminus": [difference(record["mean"], record["low"]) for record in found],
             },
             marker_color=COLORS.get(column),
             legendgroup=name,
@@ -66,20 +75,18 @@ def write_conflict_plot(result: dict, path: Path) -> Path | None:
         )
         figure.add_trace(bars, row=row, col=1)
     figure.update_yaxes(title="cosine", zeroline=True, zerolinewidth=2)
-    title = f"Gradient cosine between modalities: {result['alignment']} on {result['dataset']}"
-    caption = "<br>".join(_notes(result))
-    figure.update_layout(title={"text": title, "subtitle": {"text": caption}}, height=360 * len(pairs) + 200)
-    figure.update_layout(barmode="group", template=TEMPLATE, margin_t=160)
-    return write_figure(figure, path)[0]
+    figure.update_layout(barmode="group", template=TEMPLATE, height=360 * len(pairs) + 200)
+    return figure
 
 
 def _columns(result: dict) -> list[tuple[str, bool]]:
     return [(adapter, trained) for adapter in result["adapters"] for trained in (False, True)]
 
 
-def _pairs(result: dict) -> list[list[str]]:
+def pairs_of(records: list[dict]) -> list[list[str]]:
+    """Each pair of modalities once."""
     pairs = []
-    for record in result["conflict"]:
+    for record in records:
         if record["pair"] not in pairs:
             pairs.append(record["pair"])
     return pairs
@@ -102,7 +109,8 @@ def _find(result: dict, pair: list[str], expert, projection, adapter: str, train
     return record
 
 
-def _cell(record: dict) -> str:
+def cosine_cell(record: dict) -> str:
+    """Mean and interval; a dash where a gradient was 0."""
     if record["mean"] is None:
         return "–"
     if record["low"] is None:
@@ -110,7 +118,7 @@ def _cell(record: dict) -> str:
     return f"{record['mean']:+.3f} [{record['low']:+.3f}, {record['high']:+.3f}]"
 
 
-def _notes(result: dict) -> Iterator[str]:
+def conflict_notes(result: dict) -> Iterator[str]:
     yield (
         f"mean and 95 % interval over {result['batches']} batches of {result['align_batch_size']} training items, "
         "without dropout"
@@ -131,5 +139,6 @@ def _state(trained: bool) -> str:
     return "trained" if trained else "start"
 
 
-def _difference(upper: float | None, lower: float | None) -> float | None:
+def difference(upper: float | None, lower: float | None) -> float | None:
+    """None where one of them is missing."""
     return None if upper is None or lower is None else upper - lower

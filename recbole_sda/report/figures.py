@@ -1,6 +1,7 @@
 """Plots as pages that need no network, and as pictures where there is a browser to draw them."""
 
 import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
@@ -44,14 +45,27 @@ def write_figure(figure, path: Path) -> list[Path]:
 
 def write_picture(figure, path: Path) -> bool:
     """Whether the picture could be drawn; if not, the log says why."""
+    return write_pictures({path: figure}) == [path]
+
+
+def write_pictures(figures: Mapping[Path, object]) -> list[Path]:
+    """Pictures of several figures by one browser. Returns: those that could be drawn; the log says why not all."""
     try:
+        import kaleido
         from kaleido.errors import KaleidoError
     except ImportError:
-        logger.info("no %s: `pip install kaleido` for pictures of plots", path)
-        return False
+        logger.info("no %s: `pip install kaleido` for pictures of plots", _listed(figures))
+        return []
+    orders = [{"fig": figure, "path": path, "opts": {"scale": 2}} for path, figure in figures.items()]
+    for path in figures:
+        path.unlink(missing_ok=True)  # of an earlier run
     try:
-        figure.write_image(path, scale=2)
+        # Without MathJax, which would come from a network.
+        kaleido.write_fig_from_object_sync(orders, kopts={"mathjax": False})
     except (KaleidoError, RuntimeError) as error:  # RuntimeError: there is no Chrome
-        logger.info("no %s: %s", path, " ".join(str(error).split())[:200])
-        return False
-    return True
+        logger.info("no %s: %s", _listed(figures), " ".join(str(error).split())[:200])
+    return [path for path in figures if path.is_file()]
+
+
+def _listed(paths: Iterable[Path]) -> str:
+    return ", ".join(map(str, paths))

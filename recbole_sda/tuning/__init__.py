@@ -1,1 +1,5 @@
-"""Sweeps of all three stages under Ray Tune."""
+"""Sweeps under Ray Tune, in which every distinct adapter is trained once."""
+
+from recbole_sda.tuning.sweep import tune
+
+__all__ = ["tune"]

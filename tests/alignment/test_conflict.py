@@ -18,7 +18,7 @@ from peft import LoraConfig, get_peft_model
 from three_modalities import MODALITIES, Numbers
 
 import recbole_sda
-from recbole_sda import cli, pipeline, stages
+from recbole_sda import cli, pipeline, stage_conflict, stages
 from recbole_sda.adapters.config import language_model_targets
 from recbole_sda.alignment import CMSALoss, InfoNCELoss
 from recbole_sda.alignment.conflict import (
@@ -333,7 +333,7 @@ def test_what_cannot_be_measured_is_refused(catalog):
         measured(catalog, batch_size=41)
 
     class Broken(torch.nn.Module):
-        needs_base = False
+        needs_base = needs_items = False
 
         def forward(self, first, second):
             return (first * second).sum() * float("nan")
@@ -544,7 +544,7 @@ def test_from_a_catalogue_to_the_table_the_numbers_and_the_page(shop, capsys, mo
 
     pytest.importorskip("plotly")
     shutil.rmtree("saved/adapters")  # what was measured stays, and nothing is trained again
-    monkeypatch.setattr(stages, "measure_conflict", None)
+    monkeypatch.setattr(stage_conflict, "measure_conflict", None)
     again = recbole_sda.diagnose("conflict", **chosen)
     assert again == {**result, "files": {**files, "html": str(folder / "conflict.html")}}
     assert (folder / "conflict.html").stat().st_size > 1_000_000
@@ -561,7 +561,7 @@ def test_start_is_where_training_starts(shop, monkeypatch):
     def begin(backbone, *_, **__):
         raise TrainingBeginsError({n: p.detach().clone() for n, p in backbone.named_parameters() if "moda_" in n})
 
-    monkeypatch.setattr(stages, "measure_conflict", begin)
+    monkeypatch.setattr(stage_conflict, "measure_conflict", begin)
     monkeypatch.setattr(stages, "align", begin)
     config = pipeline._config_without_model("shop", QUICK, None, ())
     sda = stages.EncoderStages(config, pipeline._catalog_of(config))

@@ -7,10 +7,11 @@ from accelerate import Accelerator
 from conftest import adapted_tiny, alignment_settings, open_demo
 from two_processes import in_two_processes
 
-from recbole_sda.alignment import CMSALoss
+from recbole_sda.alignment import CMSALoss, TeacherAttack
 from recbole_sda.alignment.checkpoint import FILE
 from recbole_sda.alignment.processes import Processes
 from recbole_sda.alignment.trainer import align
+from recbole_sda.catalog.corrupted import corrupt
 from recbole_sda.errors import SDAError
 
 SETTINGS = {"steps": 4, "batch_size": 13, "eval_every": 2, "checkpoint_every": 2, "learning_rate": 0.01}
@@ -50,6 +51,23 @@ def test_two_processes_train_what_one_trains(demo_folder, tmp_path, micro_batch)
     resumed, resumed_records = train(demo_folder, tmp_path)
     assert resumed_records == results[0][1]
     assert all(torch.equal(resumed[name], results[0][0][name]) for name in expected)
+
+
+def attacked(rank, folder):
+    """Trained weights, with a corrupted catalogue and a teacher that is wrong about half the pairs."""
+    torch.manual_seed(0)
+    backbone, loss = adapted_tiny(lora_dropout=0.0), CMSALoss(0.3, attack=TeacherAttack(0.5, 1))
+    catalog = corrupt(open_demo(folder), {"image": 0.3, "pairs": 0.3}, seed=1)
+    settings = alignment_settings(steps=3, batch_size=13, learning_rate=0.01)
+    align(backbone, catalog, loss, settings, show_progress=False)
+    return {name: p.detach().clone() for name, p in backbone.named_parameters() if p.requires_grad}
+
+
+def test_two_processes_are_misled_as_one_is(demo_folder, tmp_path):
+    expected = attacked(0, demo_folder)
+    for weights in in_two_processes(attacked, tmp_path, demo_folder):
+        for name, value in expected.items():
+            torch.testing.assert_close(weights[name], value, rtol=2e-3, atol=2e-4)
 
 
 def gather_three(rank, rows):

@@ -34,7 +34,7 @@ def stages(catalog, folder, **values):
 class DiesOnce(EncoderStages):
     """A worker is killed, as by a machine that goes away, after the fourth step; what starts again lives."""
 
-    def train_adapter_here(self, folder, device=None):
+    def train_adapter_here(self, folder, device=None, **keys):
         step = trainer._Training._step
 
         def dying(training):
@@ -45,7 +45,7 @@ class DiesOnce(EncoderStages):
             return shown
 
         trainer._Training._step = dying
-        super().train_adapter_here(folder, device)
+        super().train_adapter_here(folder, device, **keys)
 
 
 @pytest.mark.slow

@@ -1,1 +1,1 @@
-"""One page from a finished run, to look at without a network."""
+"""A finished run as one page that opens from disk; :mod:`recbole_sda.report.page.write` makes it."""

@@ -1,0 +1,110 @@
+"""The cells of a study, one after another in this process or several at once as tasks of Ray."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+
+import torch
+
+from recbole_sda.config import SDAConfig
+from recbole_sda.errors import SDAError
+from recbole_sda.progress import progress_bar
+from recbole_sda.ray_cluster import connect
+from recbole_sda.studies.arms import Cell
+from recbole_sda.studies.records import measure
+
+logger = logging.getLogger(__name__)
+
+RETRIES = 3  # of a task whose worker died; what it had finished is found again
+
+
+def measure_cells(
+    cells: Sequence[Cell], measures: Sequence[str], *, workers: int, name: str, check: Callable[[dict], None]
+) -> list[dict]:
+    """:func:`measure` of every cell, in the cells' order.
+
+    Cells that share an adapter, or features, make them once: the first to ask, the others wait. Arms that are the
+    same at several places of the axis are measured once.
+
+    Args:
+        workers: with more than 1, so many cells at once under Ray, each with ``cpus`` and ``gpus`` of its
+            configuration.
+        name: of the study, in the progress bar.
+        check: called with every record; what it raises ends the study.
+    """
+    same = {}
+    for place, cell in enumerate(cells):
+        same.setdefault((repr(cell.arm.keys), cell.seed, cell.control), []).append(place)
+    distinct = [cells[places[0]] for places in same.values()]
+    found = [None] * len(cells)
+    with progress_bar(len(distinct), f"study {name}", "cell") as bar:
+        records = _under_ray(distinct, measures, workers) if workers > 1 else _here(distinct, measures)
+        places_of = list(same.values())
+        for number, record in records:
+            check(record)
+            for place in places_of[number]:
+                found[place] = record
+            bar.update()
+    return found
+
+
+def _here(cells: Sequence[Cell], measures: Sequence[str]) -> Iterator[tuple[int, dict]]:
+    for number, cell in enumerate(cells):
+        logger.info("%s", cell.named)
+        yield number, measure(cell.config, measures)
+
+
+def _under_ray(cells: Sequence[Cell], measures: Sequence[str], workers: int) -> Iterator[tuple[int, dict]]:
+    """As they are finished."""
+    config = cells[0].config
+    needs = _room(config, workers)
+    import ray
+
+    task = ray.remote(**needs, max_retries=RETRIES)(_in_a_worker)
+    running, left = {}, iter(enumerate(cells))
+    try:
+        while True:
+            for number, cell in islice(left, workers - len(running)):
+                logger.info("%s", cell.named)
+                running[task.remote(cell.config, measures, os.getcwd())] = number
+            if not running:
+                return
+            (done,), _ = ray.wait(list(running), num_returns=1)
+            yield running.pop(done), ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, SDAError) else error from error
+    finally:
+        for unfinished in running:
+            ray.cancel(unfinished)
+
+
+def _room(config: SDAConfig, workers: int) -> dict[str, float]:
+    """What each cell takes of the cluster, once there is room for one.
+
+    Raises:
+        SDAError: Ray is missing, there is no cluster, or no room.
+    """
+    on_gpu = torch.device(config["device"]).type == "cuda"
+    gpus = float(on_gpu) if config["gpus"] is None else config["gpus"]
+    if bool(gpus) != on_gpu:
+        remedy = "say --use_gpu=False, or leave gpus out" if on_gpu else "leave gpus out"
+        raise SDAError(f"gpus={gpus:g} for each cell, and the device is {config['device']}; {remedy}")
+    connect(
+        f"study_workers={workers}", config["ray_address"], log_to_driver=False, logging_level=logging.WARNING
+    )
+    import ray
+
+    there = ray.cluster_resources()
+    for key, kind, wanted in (("cpus", "CPU", config["cpus"]), ("gpus", "GPU", gpus)):
+        if wanted > there.get(kind, 0):
+            raise SDAError(f"{key}={wanted:g} for each cell, and Ray has {there.get(kind, 0):g}; lower {key}")
+    return {"num_cpus": config["cpus"], "num_gpus": gpus}
+
+
+def _in_a_worker(config: SDAConfig, measures: Sequence[str], folder: str) -> dict:
+    sys.argv = sys.argv[:1]  # RecBole's Config reads the command line, and a worker's is Ray's
+    os.chdir(folder)  # relative paths are those of the process that asked
+    torch.set_num_threads(max(1, int(config["cpus"])))
+    return measure(config, measures)

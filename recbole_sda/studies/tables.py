@@ -1,0 +1,129 @@
+"""A study's findings as tables, and what a reader must know to read them."""
+
+from collections.abc import Iterator
+
+from recbole_sda.evaluation.seeds_paired import HOLDS, LEAST_SEEDS
+from recbole_sda.report.table import UNDEFINED, Table
+
+
+def study_text(result: dict) -> str:
+    """Question, tables and notes for the screen.
+
+    Args:
+        result: what :func:`recbole_sda.studies.study` returns.
+    """
+    return "\n".join([*_heading(result), *(table.text() for table in study_tables(result)), *result["notes"]])
+
+
+def study_markdown(result: dict) -> str:
+    """The same for a README."""
+    notes = [f"- {note}" for note in result["notes"]]
+    return "\n".join([*_heading(result), *(table.markdown() for table in study_tables(result)), *notes, ""])
+
+
+def study_tables(result: dict) -> list[Table]:
+    """The figures, and those of comparisons and claims that the study has."""
+    tables = [_figures(result)]
+    if result["comparisons"]:
+        tables.append(_comparisons(result))
+    if result["claims"]:
+        tables.append(_claims(result))
+    return tables
+
+
+def notes(result: dict) -> Iterator[str]:
+    """What the figures are, how they were compared, what was left out."""
+    seeds, controls = len(result["seeds"]), any(row["control"] for row in result["summary"])
+    if seeds > 1:
+        yield f"figures: mean±sample standard deviation of {seeds} seeds; each seed draws {_drawn(result)} anew"
+    yield from (f"{column}: {_mean_of(patterns)}" for column, patterns in result["figures"].items())
+    if controls:
+        keys = ", ".join(f"{key}={value}" for key, value in result["control"].items())
+        yield f"control: the same with {keys}, so that there is nothing to find"
+    if result["comparisons"] or result["claims"]:
+        yield (
+            "differences: mean over the seeds, paired; [95 % interval of Student's t]; p: exact Wilcoxon "
+            "signed-rank test over the seeds, Holm-corrected within a table, of signal and control apart"
+        )
+        if seeds < LEAST_SEEDS:
+            least = 2 / 2**seeds
+            counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
+            yield f"with {counted} p cannot be below {least:.3g}, whatever the figures: nothing is decided"
+    if result["claims"] and seeds < result["least_seeds"]:
+        yield f"claims need {result['least_seeds']} seeds; with {seeds} none is decided"
+    if any(claim["beyond"] for claim in result["claims"]):
+        yield "beyond: relative gain in the first figure less that in the second, in percentage points"
+    if any(_holds(claim, "signal") and _holds(claim, "control") for claim in result["claims"]):
+        yield "a claim that holds in the control, too, is not about what the modalities share"
+
+
+def _holds(claim: dict, state: str) -> bool:
+    return claim[state] is not None and claim[state]["verdict"] == HOLDS
+
+
+def _heading(result: dict) -> list[str]:
+    seeds = ", ".join(map(str, result["seeds"]))
+    model = f"{result['model']} on " if result["model"] else ""
+    return ["", f"study {result['study']}: {result['question']}", f"{model}{result['dataset']}, seeds {seeds}", ""]
+
+
+def _drawn(result: dict) -> str:
+    return "the world, the adapter and the recommender" if result["worlds"] else "the adapter and the recommender"
+
+
+def _mean_of(patterns: list[str]) -> str:
+    return patterns[0] if len(patterns) == 1 and "*" not in patterns[0] else f"mean of {', '.join(patterns)}"
+
+
+def _figures(result: dict) -> Table:
+    figures, by_row = list(result["figures"]), {}
+    for entry in result["summary"]:
+        by_row.setdefault((entry["arm"], entry["control"]), {})[entry["figure"]] = entry
+    rows = [
+        [f"{arm}{' (control)' if control else ''}", *(_spread(found[figure]) for figure in figures)]
+        for (arm, control), found in by_row.items()
+    ]
+    return Table("", ["arm", *figures], rows, 1)
+
+
+def _comparisons(result: dict) -> Table:
+    rows = [
+        [
+            f"{row['arm']}{' (control)' if row['control'] else ''}",
+            *(row["over"], row["figure"], *_difference(row), str(row["seeds"])),
+        ]
+        for row in result["comparisons"]
+    ]
+    header = ["arm", "over", "figure", "difference [95 % interval]", "p", "seeds"]
+    return Table("Differences:", header, rows, 3)
+
+
+def _claims(result: dict) -> Table:
+    controlled = any(claim["control"] for claim in result["claims"])
+    rows = [
+        [
+            claim["says"],
+            claim["figure"] + (f"\nbeyond {claim['beyond']}" if claim["beyond"] else ""),
+            *(*_difference(claim["signal"]), claim["signal"]["verdict"]),
+            *((*_difference(claim["control"]), claim["control"]["verdict"]) if controlled else ()),
+        ]
+        for claim in result["claims"]
+    ]
+    header = ["claim", "by", "difference\n[95 % interval]", "p", "verdict"]
+    header += ["control: difference\n[95 % interval]", "p", "control:\nverdict"] if controlled else []
+    return Table("Claims:", header, rows, 2)
+
+
+def _spread(entry: dict) -> str:
+    if entry["mean"] is None:
+        return UNDEFINED
+    return f"{entry['mean']:.4f}" + ("" if entry["sd"] is None else f"±{entry['sd']:.4f}")
+
+
+def _difference(row: dict) -> tuple[str, str]:
+    """The difference with its interval; the corrected p."""
+    if row["difference"] is None:
+        return UNDEFINED, UNDEFINED
+    interval = "" if row["interval"] is None else f" [{row['interval'][0]:+.4f}, {row['interval'][1]:+.4f}]"
+    p = "<.001" if row["p_holm"] < 0.001 else f"{row['p_holm']:.3f}".removeprefix("0")
+    return f"{row['difference']:+.4f}{interval}", p

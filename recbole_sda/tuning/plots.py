@@ -1,0 +1,106 @@
+"""Plots of a sweep: the score over two keys as a heat map, all keys as parallel coordinates; a page a model."""
+
+import html
+import json
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+
+from recbole_sda.report.figures import TEMPLATE, can_plot, write_figure
+
+FIRST = ("align_temperature", "num_experts")
+
+
+def write_plots(folder: Path, result: dict) -> list[Path]:
+    """Returns: the pages and pictures; none without plotly, or where there is nothing to compare."""
+    if not can_plot():
+        return []
+    written = []
+    for model in dict.fromkeys(entry["model"] for entry in result["trials"]):
+        scored = [e for e in result["trials"] if e["model"] == model and e["score"] is not None]
+        keys = [key for key in result["swept"] if len(levels(scored, key)) > 1]
+        if pair := heat_map_keys(keys):
+            written += write_figure(heat_map(scored, *pair, result, model), folder / f"heat-map-{model}.html")
+        if keys and len(scored) > 1:
+            figure = parallel_coordinates(scored, keys, result, model)
+            written += write_figure(figure, folder / f"parallel-{model}.html")
+    return written
+
+
+def heat_map_keys(keys: Sequence[str]) -> tuple[str, str] | None:
+    """The temperature and the number of experts where both are swept, else the first two keys."""
+    return FIRST if {*FIRST} <= {*keys} else next(combinations(keys, 2), None)
+
+
+def levels(trials: Sequence[dict], key: str) -> list:
+    """The values of a key that trials have, in order."""
+    found = {_text(entry["values"][key]): entry["values"][key] for entry in trials if key in entry["values"]}
+    numbers = all(type(value) in (int, float) for value in found.values())
+    return sorted(found.values()) if numbers else list(found.values())
+
+
+def mean_scores(trials: Sequence[dict], x: str, y: str) -> list[list[float | None]]:
+    """(levels of y) × (levels of x): the mean over the trials that share both; None where there is none."""
+    cells = {}
+    for entry in trials:
+        if x in entry["values"] and y in entry["values"]:
+            place = _text(entry["values"][y]), _text(entry["values"][x])
+            cells.setdefault(place, []).append(entry["score"])
+    rows, columns = ([_text(value) for value in levels(trials, key)] for key in (y, x))
+    means = {place: fmean(scores) for place, scores in cells.items()}
+    return [[means.get((row, column)) for column in columns] for row in rows]
+
+
+def heat_map(trials: Sequence[dict], x: str, y: str, result: dict, model: str):
+    from plotly import graph_objects
+
+    scores = mean_scores(trials, x, y)
+    shades = graph_objects.Heatmap(
+        z=scores,
+        x=[_label(value) for value in levels(trials, x)],
+        y=[_label(value) for value in levels(trials, y)],
+        text=[["" if score is None else f"{score:.4f}" for score in row] for row in scores],
+        texttemplate="%{text}",
+        colorscale="Viridis",
+        reversescale=not result["bigger"],
+        colorbar={"title": f"valid {result['metric']}"},
+    )
+    figure = graph_objects.Figure(shades)
+    figure.update_layout(
+        template=TEMPLATE,
+        title=_title(result, model),
+        xaxis={"title": x, "type": "category"},
+        yaxis={"title": y, "type": "category"},
+    )
+    return figure
+
+
+def parallel_coordinates(trials: Sequence[dict], keys: Sequence[str], result: dict, model: str):
+    """A line a trial; a key's values are evenly spaced, in order."""
+    from plotly import graph_objects
+
+    having = [entry for entry in trials if all(key in entry["values"] for key in keys)]
+    scores = [entry["score"] for entry in having]
+    axes = [{"label": f"valid {result['metric']}", "values": scores}]
+    for key in keys:
+        found = [_text(value) for value in levels(trials, key)]
+        places = [found.index(_text(entry["values"][key])) for entry in having]
+        labels = [_label(value) for value in levels(trials, key)]
+        axes.insert(-1, {"label": key, "values": places, "tickvals": list(range(len(found))), "ticktext": labels})
+    line = {"color": scores, "colorscale": "Viridis", "reversescale": not result["bigger"], "showscale": True}
+    figure = graph_objects.Figure(graph_objects.Parcoords(line=line, dimensions=axes))
+    figure.update_layout(template=TEMPLATE, title=_title(result, model))
+    return figure
+
+
+def _title(result: dict, model: str) -> str:
+    return f"{model} on {html.escape(result['dataset'])}: validation {result['metric']}, mean of the trials"
+
+
+def _text(value) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+def _label(value) -> str:
+    return html.escape(f"{value:g}" if isinstance(value, float) else str(value))

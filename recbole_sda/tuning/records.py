@@ -1,0 +1,72 @@
+"""What is known of a trial, a JSON file in the sweep's folder from its first evaluation on.
+
+The folder is ``<checkpoint_dir>/tune/<digest of the sweep>``::
+
+    trials/<name>/record.json   state, curve, and what the training came to
+    trials/<name>/log.txt       what the trial had to say
+    results.json, results.csv, best-<MODEL>.yaml, plots
+"""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+from recbole_sda.result_files import write_result
+from recbole_sda.tuning.planning import Trial
+
+logger = logging.getLogger(__name__)
+
+FINISHED, FAILED, RUNNING, STOPPED = "finished", "failed", "running", "stopped"
+
+
+class Records:
+    """Args: folder: the sweep's."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def trial_folder(self, trial: Trial) -> Path:
+        return self.folder / "trials" / trial.name
+
+    def read(self, trial: Trial) -> dict | None:
+        """None where there is none; a damaged one is told, and its trial runs again."""
+        file = self.trial_folder(trial) / "record.json"
+        try:
+            record = json.loads(file.read_text(encoding="utf-8"))
+            if {"state", "curve", "values"} <= record.keys():
+                return record
+        except FileNotFoundError:
+            return None
+        except (ValueError, AttributeError):
+            pass
+        logger.warning("%s is damaged; its trial runs again, from what it had trained", file)
+        return None
+
+    def write(self, trial: Trial, record: dict) -> None:
+        folder = self.trial_folder(trial)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_result(folder / "record.json", {"model": trial.model, "values": trial.values, **record})
+
+    def all(self) -> list[tuple[Trial, dict]]:
+        """Of a search that draws as it goes, in no order."""
+        found = []
+        for file in sorted(self.folder.glob("trials/*/record.json")):
+            try:
+                content = json.loads(file.read_text(encoding="utf-8"))
+                trial = Trial(content["model"], content["values"])
+            except (ValueError, LookupError, TypeError):
+                logger.warning("%s is damaged; its trial runs again, from what it had trained", file)
+                continue
+            found.append((trial, content))
+        return found
+
+    def clear(self) -> None:
+        """For a sweep that begins anew; trained adapters and recommenders lie elsewhere."""
+        shutil.rmtree(self.folder / "trials", ignore_errors=True)
+
+
+def best_score(curve: list[dict], *, bigger: bool) -> float | None:
+    """Of the evaluated epochs; None where nothing was, or no score is a number."""
+    scores = [point["valid_score"] for point in curve if point["valid_score"] is not None]
+    return (max if bigger else min)(scores) if scores else None

@@ -1,0 +1,153 @@
+"""Means, comparisons and claims from records whose right answer was planted."""
+
+import numpy as np
+import pytest
+
+from recbole_sda.studies import findings
+from recbole_sda.studies.arms import Arm, Cell, arms_of
+from recbole_sda.studies.definition import Axis, Claim, Definition
+from recbole_sda.studies.tables import notes, study_tables
+
+SEEDS = range(1, 11)
+FIGURES = {"all": ("recommender.ndcg@10",), "tail": ("recommender.tailndcg@10",)}
+CLAIMS = {
+    "above": Claim("sda above base", "sda", "base", "all"),
+    "below": Claim("base above sda", "base", "sda", "all"),
+    "null": Claim("twin above base", "twin", "base", "all"),
+    "tail": Claim("sda gains more on the tail", "sda", "base", "tail", beyond="all"),
+}
+DEFINITION = Definition(
+    name="planted",
+    question="Is it found?",
+    arms={"base": {}, "twin": {}, "sda": {}},
+    figures=FIGURES,
+    pairs=(("sda", "base"), ("twin", "base")),
+    control={"image_signal": 0.0},
+    claims=CLAIMS,
+    least_seeds=10,
+)
+
+
+def record(**values) -> dict:
+    figures = {name.replace("_at_", "@"): value for name, value in values.items()}
+    return {"recommender": {"figures": figures, "seconds": 1.0}}
+
+
+def planted(seeds=SEEDS) -> findings.Values:
+    """`sda` gains 0.2 on 1 and 0.4 on the tail's 1, in the signal alone; `twin` differs from `base` by noise."""
+    rng, cells, records = np.random.default_rng(3), [], []
+    for seed in seeds:
+        for control in (False, True):
+            world = rng.normal(1, 0.3)
+            for name in DEFINITION.arms:
+                gain = 0.0 if control or name != "sda" else 0.2
+                noise = rng.normal(0, 0.02, size=2)
+                cells.append(Cell(Arm(name, {}), seed, control, None))
+                ndcg, tail = world * (1 + gain + noise[0]), world * (1 + 2 * gain + noise[1])
+                records.append(record(ndcg_at_10=ndcg, tailndcg_at_10=tail))
+    return findings.Values(cells, records, FIGURES)
+
+
+def test_planted_claims_come_out_and_none_in_the_control():
+    found = dict(zip(CLAIMS, findings.claims(DEFINITION, planted()), strict=True))
+    verdicts = {key: claim["signal"]["verdict"] for key, claim in found.items()}
+    assert verdicts == {
+        "above": "holds",
+        "below": "does not hold",
+        "null": "not decided",
+        "tail": "holds",
+    }
+    assert {claim["control"]["verdict"] for claim in found.values()} == {"not decided"}
+    assert found["tail"]["signal"]["difference"] == pytest.approx(20, abs=3)  # percentage points
+
+
+def test_nine_seeds_decide_none_of_them():
+    found = findings.claims(DEFINITION, planted(range(1, 10)))
+    assert {claim["signal"]["verdict"] for claim in found} == {"not decided"}
+    assert found[0]["signal"]["p_holm"] < 0.05
+
+
+def test_p_is_corrected_over_the_claims_of_each_state():
+    found = findings.claims(DEFINITION, planted())
+    smallest = min(claim["signal"]["p"] for claim in found)
+    assert min(claim["signal"]["p_holm"] for claim in found) == pytest.approx(len(CLAIMS) * smallest)
+
+
+def test_a_difference_is_between_the_arms_in_the_same_world():
+    rows = findings.comparisons(DEFINITION, planted())
+    (gain,) = (r for r in rows if (r["arm"], r["figure"], r["control"]) == ("sda", "all", False))
+    low, high = gain["interval"]
+    assert low < 0.2 < high
+    assert high - low < 0.2  # the worlds alone spread by 0.3
+    assert gain["difference"] == pytest.approx(gain["arm_mean"] - gain["over_mean"])
+
+
+def test_a_figure_is_the_mean_of_what_its_patterns_name():
+    figures = {"mean": ("recommender.hit@*",), "undefined": ("recommender.*",), "absent": ("structure.*",)}
+    cell = Cell(Arm("a", {}), 1, False, None)
+    values = findings.Values([cell], [record(hit_at_1=0.2, hit_at_5=0.4, x=None)], figures)
+    found = {row["figure"]: row["mean"] for row in findings.summary(values)}
+    assert found == {"mean": pytest.approx(0.3), "undefined": None, "absent": None}
+
+
+def test_arms_are_compared_at_the_same_place_of_the_axis_on_the_same_backbone():
+    definition = Definition(
+        name="axis",
+        question="?",
+        arms={"a": {"align_temperature": "$x"}, "b": {"align_corrupt": {"text": "$x"}}},
+        figures={"found": ("recommender.at $x",)},
+        pairs=(("a", "b"),),
+        axis=Axis("x", (0.1, 0.2)),
+    )
+    arms = arms_of(definition, {"backbones": ["folder/one", "folder/two"]})
+    assert [arm.label for arm in arms[:2]] == ["a on one, 0.1", "a on one, 0.2"]
+    assert arms[1].keys == {"align_temperature": 0.2, "backbone": "folder/one"}
+    assert arms[-1].keys == {"align_corrupt": {"text": 0.2}, "backbone": "folder/two"}
+    cells = [Cell(arm, 1, False, None) for arm in arms]
+    records = [{"recommender": {"figures": {"at 0.1": 1.0, "at 0.2": 2.0}, "seconds": 0.0}} for _ in cells]
+    values = findings.Values(cells, records, definition.figures)
+    rows = findings.comparisons(definition, values)
+    assert [(row["arm"], row["over"]) for row in rows] == [
+        (f"a on {folder}, {x}", f"b on {folder}, {x}") for folder in ("one", "two") for x in (0.1, 0.2)
+    ]
+    assert [row["mean"] for row in findings.summary(values)[:2]] == [1.0, 2.0]
+
+
+def test_a_gain_over_nothing_is_undefined():
+    cells = [Cell(Arm(name, {}), 1, False, None) for name in DEFINITION.arms]
+    records = [record(ndcg_at_10=value, tailndcg_at_10=value) for value in (0.0, 0.0, 0.1)]
+    values = findings.Values(cells, records, FIGURES)
+    *_, tail = findings.claims(DEFINITION, values)
+    assert (tail["signal"]["seeds"], tail["signal"]["difference"]) == (0, None)
+    assert tail["signal"]["verdict"] == "not decided"
+
+
+def result_of(values: findings.Values) -> dict:
+    return {
+        "seeds": values.seeds,
+        "figures": {column: list(patterns) for column, patterns in FIGURES.items()},
+        "control": DEFINITION.control,
+        "least_seeds": 10,
+        "worlds": True,
+        "summary": findings.summary(values),
+        "comparisons": findings.comparisons(DEFINITION, values),
+        "claims": findings.claims(DEFINITION, values),
+    }
+
+
+def test_the_tables_show_every_arm_comparison_and_claim_with_its_verdict():
+    scores, differences, claims = study_tables(result_of(planted()))
+    assert [row[0] for row in scores.rows] == [
+        *("base", "twin", "sda"),
+        *("base (control)", "twin (control)", "sda (control)"),
+    ]
+    assert len(differences.rows) == 2 * 2 * 2
+    assert [row[4] for row in claims.rows] == ["holds", "does not hold", "not decided", "holds"]
+    assert "control" in claims.text()
+
+
+def test_the_notes_say_when_there_are_too_few_seeds():
+    lines = "\n".join(notes(result_of(planted(range(1, 4)))))
+    assert "with 3 seeds p cannot be below 0.25" in lines
+    assert "claims need 10 seeds; with 3 none is decided" in lines
+    assert "0.25" not in "\n".join(notes(result_of(planted())))

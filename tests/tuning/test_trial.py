@@ -1,0 +1,181 @@
+"""A trial in its process, without Ray: what it reports, records, and leaves to others."""
+
+import errno
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from small_sweep import planned_sweep
+
+import recbole_sda
+from recbole_sda import recommend
+from recbole_sda.prepare import prepare_dataset
+from recbole_sda.tuning import trial as trial_module
+from recbole_sda.tuning.records import Records
+from recbole_sda.tuning.results import _write_best
+from recbole_sda.tuning.sweep import _ended
+from recbole_sda.tuning.trial import evaluate_winner, run_trial
+from recbole_sda.tuning.workers import _scheduler
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch):
+    """job, settings, the two trials, on item IDs."""
+    monkeypatch.chdir(tmp_path)
+    job, settings, planned, base = planned_sweep({"learning_rate": [0.01, 0.001]}, features="none")
+    prepare_dataset(base)
+    return job, settings, planned.trials
+
+
+@pytest.fixture
+def trainings(monkeypatch) -> list:
+    begun, train = [], recommend._train
+
+    def counting(config, *args, **kwargs):
+        begun.append(config["model"])
+        return train(config, *args, **kwargs)
+
+    monkeypatch.setattr(recommend, "_train", counting)
+    return begun
+
+
+def test_a_trial_reports_every_validation_and_computes_no_test(sweep, monkeypatch):
+    job, _, (trial, _) = sweep
+    monkeypatch.setattr(recommend, "evaluate_test", None)  # whoever calls it fails
+    told = []
+    record = run_trial(trial, job, told.append)
+    assert record["state"] == "finished"
+    assert record["test"] is None
+    assert [entry["epoch"] for entry in told] == [1, 2, 3]
+    assert [entry["score"] for entry in told] == [point["valid_score"] for point in record["curve"]]
+    assert [entry["best"] for entry in told] == [max(e["score"] for e in told[: n + 1]) for n in range(3)]
+    assert record["score"] == told[-1]["best"] == record["valid"]["ndcg@10"]
+    stored = Records(job.sweep).read(trial)
+    assert {key: stored[key] for key in record} == record
+    (outcome,) = Path("saved").glob("BPR*.json")
+    assert json.loads(outcome.read_text())["outcome"]["test"] is None
+    assert "goes on" not in (Path("sweep/trials") / trial.name / "log.txt").read_text()
+
+
+def test_a_trial_that_was_trained_before_tells_the_same_without_training(sweep, trainings):
+    job, _, (trial, _) = sweep
+    first, told, again = run_trial(trial, job, lambda _: None), [], []
+    run_trial(trial, job, told.append)
+    Records(job.sweep).clear()
+    second = run_trial(trial, job, again.append)
+    assert trainings == ["BPR"]
+    assert told == again
+    assert {**second, "seconds": 0} == {**first, "seconds": 0}
+
+
+def test_a_trial_that_was_killed_tells_what_it_had_told_and_goes_on(sweep):
+    job, _, (trial, _) = sweep
+
+    class KilledError(BaseException):
+        pass
+
+    def dies(entry):
+        if entry["epoch"] == 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run_trial(trial, job, dies)
+    told = []
+    record = run_trial(trial, job, told.append)
+    assert [entry["epoch"] for entry in told] == [1, 2, 3]
+    assert [point["epoch"] for point in record["curve"]] == [1, 2, 3]
+    assert "BPR goes on with epoch 2 of 3" in (Path("sweep/trials") / trial.name / "log.txt").read_text()
+
+
+def test_the_winner_is_tested_from_its_checkpoint_and_its_file_runs_the_same_training(sweep, trainings):
+    job, _, (trial, _) = sweep
+    run_trial(trial, job, lambda _: None)
+    outcome = evaluate_winner(trial, job)
+    assert outcome["test"]["ndcg@10"] >= 0
+    file = _write_best(Path(job.sweep), trial, job)
+    said = yaml.safe_load(file.read_text())
+    assert said["learning_rate"] == 0.01
+    assert not {"space", "gpu_id", "model"} & said.keys()
+    result = recbole_sda.run("BPR", "demo", config_file_list=[str(file)])
+    assert result["test"] == outcome["test"]
+    assert result["artefacts"]["checkpoint"] == outcome["artefacts"]["checkpoint"]
+    assert trainings == ["BPR"]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (ValueError("two\nlines"), "ValueError", "two lines"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/data/saved/x.pth"),
+            "OSError",
+            "the disk is full: /data/saved/x.pth cannot be written; free some space, or say --checkpoint_dir=",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_trial_is_recorded(sweep, monkeypatch, error, kind, said):
+    job, _, (trial, _) = sweep
+
+    def fails(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(trial_module, "run_plan", fails)
+    record = run_trial(trial, job, lambda _: None)
+    assert (record["state"], record["error"]["type"]) == ("failed", kind)
+    assert record["error"]["message"].startswith(said)
+    assert "Traceback" in (Path("sweep/trials") / trial.name / "log.txt").read_text()
+
+
+def test_devices_are_those_that_ray_gave(sweep, monkeypatch):
+    job, _, (trial, _) = sweep
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert replace(job, gpus=1).configure(trial)["gpu_id"] == "3"
+    assert job.configure(trial)["gpu_id"] == "-1"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"state": "finished"}'])
+def test_a_half_written_record_is_told_and_its_trial_runs_again(sweep, caplog, text):
+    job, _, (trial, _) = sweep
+    records = Records(job.sweep)
+    records.write(trial, {"state": "finished", "curve": []})
+    (Path("sweep/trials") / trial.name / "record.json").write_text(text)
+    assert records.read(trial) is None
+    assert "is damaged; its trial runs again" in caplog.text
+    assert run_trial(trial, job, lambda _: None)["state"] == "finished"
+
+
+def test_what_ray_ends_is_stopped_or_failed(sweep):
+    _, settings, _ = sweep
+    curve = [{"epoch": 1, "valid_score": 0.3}, {"epoch": 2, "valid_score": 0.2}]
+    stopped = _ended({"state": "running", "curve": curve, "seconds": 1.0}, None, settings)
+    assert (stopped["state"], stopped["score"], stopped["epochs"]) == ("stopped", 0.3, 2)
+    died = _ended(None, "the actor died\nout of memory", settings)
+    assert died["state"] == "failed"
+    assert "the actor died out of memory" in died["error"]["message"]
+
+
+def test_asha_stops_the_trial_that_falls_behind_and_none_before_its_time(sweep):
+    """Halving by hand: with factor 2 the worse of two is stopped at the first rung."""
+    pytest.importorskip("ray")
+    _, settings, _ = sweep
+    settings = replace(settings, scheduler="asha", grace_period=2, reduction_factor=2)
+    scheduler = _scheduler(settings)
+
+    class Runner:
+        def __init__(self, number):
+            self.trial_id, self.config, self.experiment_tag = f"t{number}", {}, ""
+            self.stub = self.is_finished = lambda: False
+
+    good, bad = Runner(1), Runner(2)
+    for runner in (good, bad):
+        scheduler.on_trial_add(None, runner)
+
+    def told(runner, epoch, score):
+        return scheduler.on_trial_result(None, runner, {"epoch": epoch, "score": score, "training_iteration": 99})
+
+    assert [told(good, 1, 0.9), told(bad, 1, 0.1)] == ["CONTINUE", "CONTINUE"]  # before the grace period
+    assert told(good, 2, 0.9) == "CONTINUE"
+    assert told(bad, 2, 0.1) == "STOP"
+    assert all(told(good, epoch, 0.9) == "CONTINUE" for epoch in range(3, 200))
