@@ -11,7 +11,7 @@ from recbole_sda.errors import SDAError
 from recbole_sda.store_commands import STORE_COMMANDS, run_store_command
 
 USAGE = """\
-python run_recbole_sda.py [run|adapt|embed|diagnose WHAT|tune|study NAME] --model=MODEL --dataset=NAME [--key=value …]
+python run_recbole_sda.py [run|adapt|embed|diagnose WHAT|tune|study NAME] --model=MODEL --dataset=DATA [--key=…]
 python run_recbole_sda.py export|import|verify|nearest|recommend|report PATH [--key=value …]
 
   run      adapt, embed, recommend, and print a table (the default)
