@@ -203,11 +203,12 @@ def test_every_run_that_the_pages_show_is_accepted(tmp_path, monkeypatch):
     pages = [page.read_text(encoding="utf-8") for page in (clone / "README.md", *(clone / "docs").glob("*.md"))]
     commands = re.findall(r"python run_recbole_sda\.py ([^`\n]*)", "\n".join(pages))
     runs = [cli._split(shlex.split(command, comments=True)) for command in commands if command.startswith("--m")]
-    runs = [run for run in runs if not any(":" in argument for argument in run[3] if "--model=" in argument)]
+    own = re.compile(r"--(model|alignment)=\w+:")  # classes that are only on the page
+    runs = [run for run in runs if not any(map(own.match, run[3]))]
     assert len(runs) > 10
     for verb, _, files, argv in runs:
         assert verb == "run"
-        files = [str(clone / file) for file in files]
+        files = [str(clone / file) for file in files if not file.startswith("saved/")]
         assert model_configs(None, None, files, None, argv)
 
 
