@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -60,6 +61,8 @@ class SDAConfig(Config):
     Raises:
         SDAError: unknown model, unknown key (with the nearest known one), bad or contradicting values.
     """
+
+    users_gpus = os.environ.get("CUDA_VISIBLE_DEVICES")  # over which RecBole's Config writes its gpu_id
 
     def __init__(
         self,

@@ -141,7 +141,13 @@ TABLE = (
     ),
     Row("diagnose_*", lambda run: True, "nothing is diagnosed in a run", "say `diagnose conflict`"),
     Row("study_* backbones", lambda run: True, "this is no study", "say `study NAME`"),
-    Row("space tune_* cpus gpus resume ray_address", lambda run: True, "nothing is swept in a run", "say `tune`"),
+    Row("space tune_* resume", lambda run: True, "nothing is swept in a run", "say `tune`"),
+    Row(
+        "cpus gpus ray_address",
+        lambda run: True,
+        "a run is no sweep and no study, whose parts run side by side",
+        "say `tune` or `study NAME`",
+    ),
 )
 
 

@@ -1,10 +1,12 @@
 """A Ray cluster with room for what is asked of it: the one that is running, or one on this machine."""
 
+import os
+
 from recbole_sda.errors import SDAError
 
 
 def connect(reason: str, address: str | None = None, **options) -> None:
-    """Connect to Ray, unless this process is.
+    """Connect to Ray, unless this process is; what it is connected to then stays, whatever the address.
 
     Args:
         reason: what needs it, for the error.
@@ -29,6 +31,19 @@ def connect(reason: str, address: str | None = None, **options) -> None:
             f"ray_address={address}: no Ray cluster answers there ({' '.join(str(error).split())[:200]}); start "
             "one with `ray start --head`, or leave ray_address out"
         ) from error
+
+
+def show_gpus(config) -> None:
+    """Let a cluster that starts here count the GPUs that the user means it to have.
+
+    They are those of ``gpu_id`` where that is given, else all that this process was started with: RecBole has
+    hidden all but its default, the first one.
+    """
+    gpus = str(config["gpu_id"]) if config.given("gpu_id") else config.users_gpus
+    if gpus is None:
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus
 
 
 def start_ray(key: str, workers: int, *, use_gpu: bool) -> None:

@@ -22,10 +22,11 @@ from recbole_sda.evaluation.checks import check_dataset, check_group_metric  # n
 from recbole_sda.features import FeatureProvider  # noqa: E402
 from recbole_sda.features.sources import open_features  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
+from recbole_sda.model.registry import model_identity  # noqa: E402
 from recbole_sda.outcome import trained_once  # noqa: E402
 from recbole_sda.pickles import refuse_pickles  # noqa: E402
 from recbole_sda.progress import progress_bar  # noqa: E402
-from recbole_sda.resume import data_fingerprint, sole_training  # noqa: E402
+from recbole_sda.resume import TrainingFiles, data_fingerprint, sole_training  # noqa: E402
 from recbole_sda.testing import evaluate_checkpoint, evaluate_test, leave_untested  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
 
@@ -119,7 +120,10 @@ def recommend(
 
     with sole_training(checkpoint) if is_main else nullcontext():
         data = data_fingerprint(*(loader._dataset for loader in loaders if loader is not None))
-        return trained_once(checkpoint, data, train, add_test if test else None, is_main=is_main)
+        outcome = trained_once(checkpoint, data, train, add_test if test else None, is_main=is_main)
+        if test and is_main:
+            TrainingFiles(checkpoint).forget_random()
+        return outcome
 
 
 def _train(config, trainer, loaders, *, label: str, on_epoch) -> dict:
@@ -173,9 +177,10 @@ def build(config: SDAConfig) -> tuple:
 
 
 def _checkpoint_file(config: SDAConfig, label: str, features: dict | None) -> Path:
-    """A name of its own for each configuration and content of features, so that runs leave each other alone."""
+    """A name of its own for each configuration, content of features and source of a model of the user's own, so
+    that runs leave each other alone."""
     settings = {key: value for key, value in config.final_config_dict.items() if key not in OF_THE_COMMAND}
-    run = digest({"config": plain(settings), "features": features})
+    run = digest({"config": plain(settings), "features": features, **model_identity(config.model_class)})
     return Path(config["checkpoint_dir"]) / f"{config['model']}-{config['dataset']}-{label}-{run}.pth"
 
 

@@ -99,6 +99,10 @@ class TrainingFiles:
         if self.random.is_file():
             _set_random_state(torch.load(self.random, map_location="cpu", weights_only=True))
 
+    def forget_random(self) -> None:
+        """Once the test is written down."""
+        self.random.unlink(missing_ok=True)
+
     def finish(self, best: str | Path) -> None:
         """``best`` becomes the checkpoint, the rest goes; a file of RecBole's own naming stays, too."""
         self.last.unlink(missing_ok=True)

@@ -92,7 +92,7 @@ def report_page(
     projection: str = "tsne",
     data_path: str = "",
 ) -> str:
-    from recbole_sda.report.page.write import write_report
+    from recbole_sda.report.page.write import pictures_of, write_report
 
     counts = {"items": items, "users": users, "seed": seed}
     for name, count in counts.items():
@@ -102,9 +102,9 @@ def report_page(
     page = write_report(
         result, output or None, **numbers, projection=projection, data_path=data_path or None
     )
-    pictures = len(list(page.parent.glob("*.png")))
-    size = page.stat().st_size / 2**20
-    return f"report of {result}: {page} ({size:.1f} MB), {pictures} pictures of charts beside it"
+    size, pictures = page.stat().st_size / 2**20, len(pictures_of(page))
+    said = f"report of {result}: {page} ({size:.1f} MB), {pictures} pictures of charts beside it"
+    return said.encode(errors="replace").decode()  # names of files may hold what is no text
 
 
 STORE_COMMANDS: dict[str, Callable[..., str]] = {

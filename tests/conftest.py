@@ -79,12 +79,22 @@ def tiny() -> Backbone:
     return load_backbone("tiny", **LOADING)
 
 
-@pytest.fixture(scope="module")
+RAY_STARTS = 3  # of which a busy machine may fail some: Ray waits half a minute for itself
+
+
+@pytest.fixture(scope="session")
 def ray_cluster():
-    """Ray on this machine's CPU."""
+    """Ray with room for four processes, whatever this machine has; one for all tests, for it is slow to start."""
     ray = pytest.importorskip("ray")
     importable = {"PYTHONPATH": os.pathsep.join(sys.path)}  # the tests' own modules, where workers unpickle
-    ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": importable})
+    for left in reversed(range(RAY_STARTS)):
+        try:
+            ray.init(num_cpus=4, include_dashboard=False, runtime_env={"env_vars": importable})
+            break
+        except Exception:  # Ray's own kinds, and a bare one where it timed out
+            ray.shutdown()
+            if not left:
+                raise
     yield
     ray.shutdown()
 

@@ -1,13 +1,12 @@
 """The alignment losses by their name in a configuration: ours, and classes of the user's own."""
 
-import hashlib
 import inspect
 
 from recbole_sda.alignment.cmsa import CMSALoss
 from recbole_sda.alignment.info_nce import InfoNCELoss
 from recbole_sda.alignment.similarity import AlignmentLoss
 from recbole_sda.errors import SDAError
-from recbole_sda.named import import_named
+from recbole_sda.named import import_named, source_digest
 
 LOSSES = {"cmsa": CMSALoss, "info_nce": InfoNCELoss}
 # Their arguments; the configuration's keys carry align_ before them.
@@ -45,8 +44,11 @@ def loss_arguments(name: str) -> tuple[str, ...]:
 
 
 def loss_identity(name: str) -> dict:
-    """What tells two classes of one name apart: of ours nothing, of the user's own its source."""
+    """What tells two classes of one name apart: of ours nothing, of the user's own its source.
+
+    Raises:
+        SDAError: the source cannot be read.
+    """
     if name in LOSSES:
         return {}
-    source = inspect.getsource(find_loss(name))
-    return {"alignment_source": hashlib.sha256(source.encode()).hexdigest()}
+    return {"alignment_source": source_digest(find_loss(name), key="alignment")}

@@ -64,7 +64,10 @@ def align(
     Raises:
         SDAError: too few items with two of the modalities, a loss or embeddings that are not finite, a picture
             that broke on the way, no memory left.
+        ValueError: steps to keep, and no folder.
     """
+    if keep_steps and folder is None:
+        raise ValueError(f"keep_steps={sorted(keep_steps)} need a folder to be kept in")
     return _Training(backbone, catalog, loss, settings, folder, keep_steps, show_progress).run()
 
 

@@ -1,7 +1,8 @@
 """A catalogue of which a chosen share is wrong, for trying what a training makes of bad data.
 
     text, image, …   an item's content of that modality is replaced by noise of the same size
-    pairs            items pass one modality on to each other: each content is natural, and no pair is right
+    pairs            items pass the last modality by name, text of image and text, on to each other: each content
+                     is natural, and no pair is right
 
 Which items, and by what, is a function of the seed: the items of a smaller share are among those of a larger one,
 with the same noise. Who has which modality, and the content of all other items, stay as they are.

@@ -7,7 +7,7 @@ from recbole_sda.errors import SDAError
 from recbole_sda.model.slmrec import SLMRec
 from recbole_sda.model.slots import REFUSED, SLOTS, Slots
 from recbole_sda.model.vbpr import VBPR
-from recbole_sda.named import import_named
+from recbole_sda.named import import_named, is_users_own, source_digest
 
 OWN_MODELS: dict[str, type] = {"SLMRec": SLMRec, "VBPR": VBPR}
 _defaults: dict[str, dict] = {}
@@ -50,6 +50,18 @@ def import_model(path: str) -> type:
     if not hasattr(model_class, "calculate_loss") or not hasattr(model_class, "type"):
         raise SDAError(f"model={path!r} is no recommender: it needs RecBole's calculate_loss, predict and type")
     return register_model(model_class)
+
+
+def model_identity(model_class: type) -> dict:
+    """What tells two classes of one name apart: of RecBole's and ours nothing, of the user's own place and source.
+
+    Raises:
+        SDAError: the source cannot be read.
+    """
+    if not is_users_own(model_class):
+        return {}
+    path = f"{model_class.__module__}:{model_class.__qualname__}"
+    return {"model_source": [path, source_digest(model_class, key="model")]}
 
 
 def own_defaults(name: str) -> Mapping:

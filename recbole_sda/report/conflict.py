@@ -69,7 +69,7 @@ def conflict_figure(result: dict):
                 "array": [difference(record["high"], record["mean"]) for record in found],
                 "arrayminus": [difference(record["mean"], record["low"]) for record in found],
             },
-            marker_color=COLORS.get(column),
+            marker={"color": COLORS.get(column), "line": {"color": COLORS.get((column[0], True)), "width": 1}},
             legendgroup=name,
             showlegend=row == 1,
         )

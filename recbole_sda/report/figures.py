@@ -11,7 +11,7 @@ TEMPLATE = "plotly_white"
 COLORS = {
     "ids": "#7f7f7f",
     "features": "#8c6d31",
-    "zero_shot": "#9aa5b1",
+    "zero_shot": "#7b8ea6",
     "lora": "#c8502a",
     "info_nce": "#5aa469",
     "sda": "#1f6fb2",
@@ -57,15 +57,18 @@ def write_pictures(figures: Mapping[Path, object]) -> list[Path]:
         logger.info("no %s: `pip install kaleido` for pictures of plots", _listed(figures))
         return []
     orders = [{"fig": figure, "path": path, "opts": {"scale": 2}} for path, figure in figures.items()]
-    for path in figures:
-        path.unlink(missing_ok=True)  # of an earlier run
     try:
+        for path in figures:
+            path.unlink(missing_ok=True)  # of an earlier run
         # Without MathJax, which would come from a network.
-        kaleido.write_fig_from_object_sync(orders, kopts={"mathjax": False})
-    except (KaleidoError, RuntimeError) as error:  # RuntimeError: there is no Chrome
-        logger.info("no %s: %s", _listed(figures), " ".join(str(error).split())[:200])
-    return [path for path in figures if path.is_file()]
+        faults = kaleido.write_fig_from_object_sync(orders, kopts={"mathjax": False})
+    except (KaleidoError, RuntimeError, OSError) as error:  # RuntimeError: there is no Chrome
+        faults = [error]
+    written = [path for path in figures if path.is_file()]
+    for fault in faults:
+        logger.warning("no %s: %s", _listed(set(figures) - set(written)), " ".join(repr(fault).split())[:200])
+    return written
 
 
 def _listed(paths: Iterable[Path]) -> str:
-    return ", ".join(map(str, paths))
+    return ", ".join(sorted(map(str, paths))) or "picture"

@@ -1,5 +1,6 @@
 """Every arm of a study with its configuration, and every cell: an arm with a seed, with the signal or without."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from recbole_sda.artefacts import digest
 from recbole_sda.catalog.demo_world import KEYS
-from recbole_sda.config import SDAConfig
+from recbole_sda.config import SDAConfig, check_known
 from recbole_sda.defaults import read_yaml
 from recbole_sda.errors import SDAError
 from recbole_sda.prepare import DEMO
@@ -29,17 +30,19 @@ class Arm:
         keys: of the configuration.
         x: its place on the study's axis; None without one.
         backbone: one of several; None where all arms have the configuration's.
+        on: what the backbone is called in tables.
     """
 
     name: str
     keys: dict
     x: float | str | None = None
     backbone: str | None = None
+    on: str | None = None
 
     @property
     def line(self) -> str:
         """Without its place on the axis."""
-        return self.name if self.backbone is None else f"{self.name} on {Path(self.backbone).name}"
+        return self.name if self.on is None else f"{self.name} on {self.on}"
 
     @property
     def label(self) -> str:
@@ -72,14 +75,24 @@ def arms_of(definition: Definition, config: SDAConfig) -> list[Arm]:
     """The arms, at every value of the axis, on every backbone of the configuration's ``backbones``.
 
     Raises:
-        SDAError: the axis is a key's values, and the key has none.
+        SDAError: the axis is a key's values, and the key has none; two arms would be called the same.
     """
     values = axis_values(definition, config) or (None,)
-    found = []
-    for (name, keys), backbone, x in product(definition.arms.items(), config["backbones"] or (None,), values):
+    found = {}
+    backbones = _short_names(config["backbones"] or ()) or {None: None}
+    for (name, keys), (backbone, on), x in product(definition.arms.items(), backbones.items(), values):
         here = {} if backbone is None else {"backbone": backbone}
-        found.append(Arm(name, {**_at(keys, x), **here}, x, backbone))
-    return found
+        arm = Arm(name, {**_at(keys, x), **here}, x, backbone, on)
+        if arm.label in found:
+            raise SDAError(f"study {definition.name}: two arms would be called {arm.label!r}; rename one of them")
+        found[arm.label] = arm
+    return list(found.values())
+
+
+def _short_names(backbones: Sequence[str]) -> dict[str, str]:
+    """Backbone → the last part of its path, or all of it where others end the same."""
+    ends = Counter(Path(backbone).name for backbone in dict.fromkeys(backbones))
+    return {each: Path(each).name if ends[Path(each).name] == 1 else each for each in backbones}
 
 
 def axis_values(definition: Definition, config: SDAConfig) -> tuple:
@@ -122,6 +135,8 @@ class Configs:
         for key in typed:  # the command line's go over these
             self.values.pop(key, None)
         self.base = self._config({})
+        check_known(definition.control, f"study {definition.name}: control: ")
+        check_known(definition.seed_keys, f"study {definition.name}: seed_keys: ")
         for key in definition.needs:
             if not self.base.given(key):
                 raise SDAError(f"study {definition.name} needs {key}; say --{key}=A,B")

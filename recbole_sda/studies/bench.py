@@ -6,10 +6,12 @@ from pathlib import Path
 
 from recbole_sda.artefacts import digest
 from recbole_sda.config import SDAConfig
+from recbole_sda.fingerprints import features_identity
 from recbole_sda.plans import Plan, make_plans, open_catalog
 from recbole_sda.prepare import prepare_dataset
 from recbole_sda.recommend import item_tokens, load_catalogue
 from recbole_sda.stages import EncoderStages
+from recbole_sda.variants import is_own
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Bench:
         return Path(self.config["data_path"])
 
     @cached_property
-    def features(self) -> str:
-        """Digest of the feature store."""
-        return digest(self.stages.settings.features) if self.stages else str(self.config["features"])
+    def features(self) -> str | dict:
+        """Digest of the feature store; of the user's own what they hold; ``none`` without."""
+        if self.stages:
+            return digest(self.stages.settings.features)
+        own = self.plan is not None and is_own(self.plan.config["features"])
+        return features_identity(self.plan.config) if own else str(self.config["features"])

@@ -1,6 +1,7 @@
 """What the cells of a study say together: means over the seeds, paired differences, claims."""
 
 import difflib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -27,6 +28,10 @@ class Values:
         self.arms = list({cell.arm.label: cell.arm for cell in cells}.values())
         self.controls = sorted({cell.control for cell in cells})
         self.figures = list(figures)
+        self._records = {
+            (cell.arm.label, cell.control, cell.seed): _depends_on(record)
+            for cell, record in zip(cells, records, strict=True)
+        }
         self._found = {
             (cell.arm.label, cell.control, cell.seed, figure): _figure(patterns, record, cell.arm.x)
             for cell, record in zip(cells, records, strict=True)
@@ -36,6 +41,11 @@ class Values:
     def of(self, arm: Arm, figure: str, *, control: bool = False) -> list[float | None]:
         """A value a seed; None where it is undefined, or the arm does not have it."""
         return [self._found[arm.label, control, seed, figure] for seed in self.seeds]
+
+    def are_same(self, arm: Arm, over: Arm, *, control: bool) -> bool:
+        """Whether the two were measured at once, so that between them there is nothing to test."""
+        found = [[self._records[each.label, control, seed] for seed in self.seeds] for each in (arm, over)]
+        return None not in found[0] and found[0] == found[1]
 
     def of_cell(self, cell: Cell) -> dict[str, float | None]:
         """Figure → value."""
@@ -54,6 +64,29 @@ def check_names(figures: Mapping[str, Sequence[str]], record: Mapping) -> None:
             if there is not None and AXIS_VALUE not in name and not any(fnmatchcase(one, name) for one in there):
                 near = ", ".join(difflib.get_close_matches(name, there, n=3) or there)
                 raise SDAError(f"figure {column!r}: nothing measured is called {pattern}; {measure} has {near}")
+
+
+def check_found(figures: Mapping[str, Sequence[str]], values: Values) -> None:
+    """Raises: SDAError: a figure with the axis's value was found in no cell."""
+    for figure, patterns in figures.items():
+        everywhere = [v for c in values.controls for arm in values.arms for v in values.of(arm, figure, control=c)]
+        if AXIS_VALUE in "".join(patterns) and not any(value is not None for value in everywhere):
+            raise SDAError(
+                f"figure {figure!r}: nothing that was measured is called {', '.join(patterns)}, at any place of "
+                "the axis; see figures in the records under studies/cells, which are kept"
+            )
+
+
+def _depends_on(record: Mapping) -> str | None:
+    """In JSON, as it is found again."""
+    if not all("depends_on" in found for found in record.values()):
+        return None
+    return json.dumps({name: found["depends_on"] for name, found in record.items()}, sort_keys=True)
+
+
+def figures_at(figures: Mapping[str, Sequence[str]], x) -> dict[str, list[str]]:
+    """Column → patterns, at x of the axis."""
+    return {column: [pattern.replace(AXIS_VALUE, str(x)) for pattern in said] for column, said in figures.items()}
 
 
 def _figure(patterns: Sequence[str], record: Mapping, x) -> float | None:
@@ -83,7 +116,8 @@ def summary(values: Values) -> list[dict]:
 def comparisons(definition: Definition, values: Values) -> list[dict]:
     """Every pair by every figure: ``arm``, ``over``, ``control``, ``figure``, what :func:`paired_difference` says
     with these two names' means as ``arm_mean`` and ``over_mean``, and ``p_holm``, corrected over the pairs and
-    figures with the signal, and over those of the control. A figure that one of the two lacks is no row."""
+    figures with the signal, and over those of the control. A figure that one of the two lacks is no row, nor are
+    two arms that come to the same at their place of the axis."""
     found = []
     for control in values.controls:
         rows = [
@@ -91,6 +125,7 @@ def comparisons(definition: Definition, values: Values) -> list[dict]:
             | _named(paired_difference(*(values.of(each, figure, control=control) for each in (arm, over))))
             for pair in definition.pairs
             for arm, over in _matched(pair, values.arms)
+            if not values.are_same(arm, over, control=control)
             for figure in values.figures
         ]
         found += _corrected([row for row in rows if row["seeds"]])
@@ -115,7 +150,10 @@ def claims(definition: Definition, values: Values) -> list[dict]:
         rows = _corrected([_named(_claimed(claim, pair, values, control)) for claim, pair in stated])
         for entry, row in zip(found, rows, strict=True):
             decided = verdict(
-                row["difference"], row["p_holm"], seeds=row["seeds"], least_seeds=definition.least_seeds
+                *(row["difference"], row["p_holm"]),
+                rank_sum=row["rank_sum"],
+                seeds=row["seeds"],
+                least_seeds=definition.least_seeds,
             )
             entry["control" if control else "signal"] = {**row, "verdict": decided}
     return found

@@ -1,25 +1,28 @@
 """What can be measured of one arm with one seed, from a table: one row a measure."""
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
+import recbole_sda
 from recbole_sda.alignment.cosines import EACH
 from recbole_sda.alignment.health import effective_rank, mean_pairwise_cosine, retrieval_by_pairs
 from recbole_sda.alignment.sampling import split_items
 from recbole_sda.catalog.demo_world import AUDIO, KEYS
+from recbole_sda.config_checks import METRICS_WITHOUT_K
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureStore
+from recbole_sda.fingerprints import files_identity, interactions_identity
 from recbole_sda.idle_keys import EMBEDDING, STAGE_1
 from recbole_sda.laboratory import measure as measure_truth
 from recbole_sda.laboratory import measure_structure, open_embeddings
 from recbole_sda.laboratory.truth import SETTINGS, TRUTH
+from recbole_sda.model.registry import model_identity
+from recbole_sda.outcome import VERSION
 from recbole_sda.prepare import DEMO
 from recbole_sda.recommend import OF_THE_COMMAND
 from recbole_sda.run_plan import run_plan
@@ -32,6 +35,8 @@ NOT_OF_THE_RECOMMENDER = (
     *(*EMBEDDING.split(), *STAGE_1.split(), *KEYS.values(), AUDIO),
     *("study_*", "cpus", "gpus"),
 )
+# Of records that do not say which: they were the first.
+FIRST_TRAINING = (2, "0.1.0")
 HELD_OUT_NEIGHBOURS = 5  # of the few held-out items; ten would be a third of the demo's
 # Of the cosines of gradients: expert and projection of `alignment.cosines.summarize`'s records.
 READINGS = {"all together": (None, None), "gates aside": (EACH, EACH)}
@@ -110,7 +115,7 @@ def _structure_held_out_depends_on(bench: Bench) -> dict:
 
 
 def _structure_depends_on(bench: Bench) -> dict:
-    return {"features": bench.features, "truth": _fingerprint(bench.data_folder, (TRUTH, SETTINGS))}
+    return {"features": bench.features, "truth": files_identity(bench.data_folder, (TRUTH, SETTINGS))}
 
 
 # --- conflict: do the passes of two modalities pull the adapter the same way? ---
@@ -165,23 +170,28 @@ def _recommender(bench: Bench) -> dict[str, float]:
 
 
 def _recommender_depends_on(bench: Bench) -> dict:
-    """The configuration as far as it is of the recommender, the features, and the interactions themselves."""
+    """The configuration as far as it is of the recommender, the features, the interactions themselves, the source
+    of a model of the user's own, and which training it is."""
     config = {
         key: plain(value)
         for key, value in bench.config.final_config_dict.items()
         if not any(fnmatchcase(key, name) for name in NOT_OF_THE_RECOMMENDER)
     }
-    patterns = [f"{bench.config['dataset']}*.{kind}" for kind in ("inter", "item", "user")]
-    return {"config": config, "features": bench.features, "data": _fingerprint(bench.data_folder, patterns)}
+    training = (VERSION, recbole_sda.__version__)
+    return {
+        "config": config,
+        "features": bench.features,
+        "data": interactions_identity(bench.config),
+        **model_identity(bench.config.model_class),
+        **({} if training == FIRST_TRAINING else {"training": training}),
+    }
 
 
-def _fingerprint(folder: Path, patterns: Sequence[str]) -> dict[str, str]:
-    """File → SHA-256."""
-    found = {}
-    for file in sorted(file for pattern in patterns for file in folder.glob(pattern)):
-        with open(file, "rb") as opened:
-            found[file.name] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return found
+def metric_names(config) -> set[str]:
+    """What a recommender's metrics are called in its results."""
+    named = {name.lower() for name in config["metrics"]}
+    at_k = {f"{name}@{k}" for name in named - {*METRICS_WITHOUT_K} for k in config["topk"]}
+    return at_k | named.intersection(METRICS_WITHOUT_K)
 
 
 def _adapts(bench: Bench) -> bool:

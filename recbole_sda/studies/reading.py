@@ -56,9 +56,9 @@ def _definition(name: str, content: dict) -> Definition:
         seed_keys=_names(content, "seed_keys", ("seed", "demo_seed")),
         pairs=_pairs(content, arms),
         axis=_axis(content.get("axis"), arms, figures),
-        control=_mapping(content, "control"),
+        control=_control(content),
         claims={key: _claim(key, said, arms, figures) for key, said in _mapping(content, "claims").items()},
-        least_seeds=content.get("least_seeds", LEAST_SEEDS),
+        least_seeds=_least_seeds(content),
         needs=_names(content, "needs", ()),
     )
 
@@ -107,6 +107,20 @@ def _seeds(seeds) -> tuple[int, ...]:
     return tuple(seeds)
 
 
+def _least_seeds(content: Mapping) -> int:
+    least = content.get("least_seeds", LEAST_SEEDS)
+    if type(least) is not int or least < 1:
+        raise SDAError(f"least_seeds={least!r} must be a whole number above 0, such as {LEAST_SEEDS}")
+    return least
+
+
+def _control(content: Mapping) -> dict:
+    keys = _mapping(content, "control")
+    if ruled := [key for key in keys if key in OF_THE_STUDY]:
+        raise SDAError(f"control sets {ruled[0]}, which the study itself does; leave it out")
+    return keys
+
+
 def _pairs(content: Mapping, arms: Mapping) -> tuple[tuple[str, str], ...]:
     baseline, said = content.get("baseline"), content.get("compare") or []
     if not isinstance(said, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in said):
@@ -114,7 +128,11 @@ def _pairs(content: Mapping, arms: Mapping) -> tuple[tuple[str, str], ...]:
     pairs = [(_known(pair[0], arms), _known(pair[1], arms)) for pair in said]
     if baseline is not None:
         pairs += [(arm, _known(baseline, arms)) for arm in arms if arm != baseline]
-    return tuple(dict.fromkeys(pairs))
+    # The other way round a pair says the same, and would make the correction harsher.
+    distinct = {}
+    for pair in pairs:
+        distinct.setdefault(frozenset(pair), pair)
+    return tuple(distinct.values())
 
 
 def _axis(said, arms: Mapping, figures: Mapping) -> Axis | None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from recbole.utils import init_logger  # noqa: E402
 from recbole_sda.artefacts import digest, written_whole  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
+from recbole_sda.full_disk import full_disk_refused  # noqa: E402
 from recbole_sda.idle_keys import check_idle  # noqa: E402
 from recbole_sda.prepare import DEMO  # noqa: E402
 from recbole_sda.report.environment import run_record  # noqa: E402
@@ -22,7 +24,7 @@ from recbole_sda.result_files import check_result_file, write_result  # noqa: E4
 from recbole_sda.studies import findings  # noqa: E402
 from recbole_sda.studies.arms import Cell, Configs, arms_of, axis_values, naming  # noqa: E402
 from recbole_sda.studies.definition import Definition  # noqa: E402
-from recbole_sda.studies.measures import MEASURES, known, needs_model  # noqa: E402
+from recbole_sda.studies.measures import MEASURES, known, metric_names, needs_model  # noqa: E402
 from recbole_sda.studies.plots import write_study_plot  # noqa: E402
 from recbole_sda.studies.reading import presets, read_definition  # noqa: E402
 from recbole_sda.studies.records import check_measures  # noqa: E402
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 READ = ("study_*", "backbones", "diagnose_*", "seeds", "cpus", "gpus", "ray_address")
 
 
+@full_disk_refused("run the command again: what was measured is kept")
 def study(
     name: str | None = None,
     dataset: str | None = None,
@@ -67,6 +70,8 @@ def study(
         known(pattern.partition(".")[0])
     configs = Configs(definition, dataset, config_dict, config_file_list, argv)
     figures, left_out = _measurable(definition, configs)
+    definition, without = _decidable(definition, figures)
+    left_out += without
     measures = list(dict.fromkeys(pattern.partition(".")[0] for said in figures.values() for pattern in said))
     result_file = check_result_file(configs.base["result_file"])
     arms = [(arm, configs.of(arm)) for arm in arms_of(definition, configs.base)]
@@ -74,7 +79,7 @@ def study(
     seeds = configs.base["seeds"] or definition.seeds
     on_demo = configs.base["dataset"] == DEMO
     cells = configs.cells(arms, seeds, controls=bool(definition.control) and on_demo)
-    _check(cells, measures)
+    _check(cells, measures, figures)
     init_logger(configs.base)
 
     started = time.monotonic()
@@ -135,12 +140,26 @@ def _measurable(definition: Definition, configs: Configs) -> tuple[dict[str, tup
     return figures, left_out
 
 
-def _check(cells: Sequence[Cell], measures: Sequence[str]) -> None:
+def _decidable(definition: Definition, figures: dict) -> tuple[Definition, list[str]]:
+    """Without the claims about a figure that is left out, and a line for each."""
+    kept, without = {}, []
+    for name, claim in definition.claims.items():
+        gone = [figure for figure in (claim.figure, claim.beyond) if figure and figure not in figures]
+        if gone:
+            without.append(f"claim {name} ({claim.says}): left out, for {' and '.join(gone)} is not measured")
+        else:
+            kept[name] = claim
+    return replace(definition, claims=kept), without
+
+
+def _check(cells: Sequence[Cell], measures: Sequence[str], figures: dict) -> None:
     """Every arm, in the first seed's world; what stops one of them must not show after hours."""
     for cell in cells:
-        if cell.seed == cells[0].seed and not cell.control:
+        if cell.seed == cells[0].seed:
             with naming(cell.arm):
                 check_measures(cell.config, measures)
+                computed = {"recommender": {"figures": dict.fromkeys(metric_names(cell.config))}}
+                findings.check_names(findings.figures_at(figures, cell.arm.x), computed)
 
 
 def _heading(definition: Definition, configs: Configs, arms, seeds, figures, measures) -> dict:
@@ -162,6 +181,7 @@ def _heading(definition: Definition, configs: Configs, arms, seeds, figures, mea
 
 def _findings(definition: Definition, cells: Sequence[Cell], records: Sequence[dict], figures: dict) -> dict:
     values = findings.Values(cells, records, figures)
+    findings.check_found(figures, values)
     measured_cells = [
         {
             **{"arm": cell.arm.label, "line": cell.arm.line, "x": cell.arm.x, "backbone": cell.arm.backbone},

@@ -11,7 +11,7 @@ import torch
 from recbole_sda.config import SDAConfig
 from recbole_sda.errors import SDAError
 from recbole_sda.progress import progress_bar
-from recbole_sda.ray_cluster import connect
+from recbole_sda.ray_cluster import connect, show_gpus
 from recbole_sda.studies.arms import Cell
 from recbole_sda.studies.records import measure
 
@@ -72,12 +72,27 @@ def _under_ray(cells: Sequence[Cell], measures: Sequence[str], workers: int) -> 
             if not running:
                 return
             (done,), _ = ray.wait(list(running), num_returns=1)
-            yield running.pop(done), ray.get(done)
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause if isinstance(error.cause, SDAError) else error from error
+            number = running.pop(done)
+            yield number, _fetched(done, cells[number])
     finally:
         for unfinished in running:
             ray.cancel(unfinished)
+
+
+def _fetched(done, cell: Cell) -> dict:
+    """Raises: SDAError: of the cell, or its worker died too often."""
+    import ray
+
+    try:
+        return ray.get(done)
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause if isinstance(error.cause, SDAError | OSError) else error from error
+    except ray.exceptions.RayError as error:
+        last = " ".join(str(error).split())[:300]
+        raise SDAError(
+            f"{cell.named}: its worker died again and again ({type(error).__name__}: {last}); run the command "
+            "again, which keeps what was measured, with a lower study_workers if memory was short"
+        ) from error
 
 
 def _room(config: SDAConfig, workers: int) -> dict[str, float]:
@@ -91,9 +106,8 @@ def _room(config: SDAConfig, workers: int) -> dict[str, float]:
     if bool(gpus) != on_gpu:
         remedy = "say --use_gpu=False, or leave gpus out" if on_gpu else "leave gpus out"
         raise SDAError(f"gpus={gpus:g} for each cell, and the device is {config['device']}; {remedy}")
-    connect(
-        f"study_workers={workers}", config["ray_address"], log_to_driver=False, logging_level=logging.WARNING
-    )
+    show_gpus(config)
+    connect(f"study_workers={workers}", config["ray_address"], log_to_driver=False, logging_level=logging.WARNING)
     import ray
 
     there = ray.cluster_resources()

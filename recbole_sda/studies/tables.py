@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from recbole_sda.evaluation.seeds_paired import HOLDS, LEAST_SEEDS
+from recbole_sda.evaluation.seeds_paired import HOLDS, LEAST_SEEDS, SIGNIFICANT
 from recbole_sda.report.table import UNDEFINED, Table
 
 
@@ -49,12 +49,29 @@ def notes(result: dict) -> Iterator[str]:
             least = 2 / 2**seeds
             counted = "1 seed" if seeds == 1 else f"{seeds} seeds"
             yield f"with {counted} p cannot be below {least:.3g}, whatever the figures: nothing is decided"
+        else:
+            yield from _out_of_reach(result, seeds)
     if result["claims"] and seeds < result["least_seeds"]:
         yield f"claims need {result['least_seeds']} seeds; with {seeds} none is decided"
     if any(claim["beyond"] for claim in result["claims"]):
-        yield "beyond: relative gain in the first figure less that in the second, in percentage points"
+        yield "beyond: relative gain in the first figure less that in the second, in percentage points (pp)"
     if any(_holds(claim, "signal") and _holds(claim, "control") for claim in result["claims"]):
         yield "a claim that holds in the control, too, is not about what the modalities share"
+
+
+def _out_of_reach(result: dict, seeds: int) -> Iterator[str]:
+    """Where so many are tested together that even the clearest of them would not be decided."""
+    tested = {
+        "differences": sum(not row["control"] for row in result["comparisons"]),
+        "claims": len(result["claims"]),
+    }
+    for name, number in tested.items():
+        least = min(1.0, number * 2 / 2**seeds)
+        if least >= SIGNIFICANT:
+            yield (
+                f"with {number} {name} at once and {seeds} seeds the corrected p cannot be below {least:.3g}, "
+                "whatever the figures: nothing is decided by it; take more seeds"
+            )
 
 
 def _holds(claim: dict, state: str) -> bool:
@@ -104,14 +121,22 @@ def _claims(result: dict) -> Table:
         [
             claim["says"],
             claim["figure"] + (f"\nbeyond {claim['beyond']}" if claim["beyond"] else ""),
-            *(*_difference(claim["signal"]), claim["signal"]["verdict"]),
-            *((*_difference(claim["control"]), claim["control"]["verdict"]) if controlled else ()),
+            *_decided(claim, "signal", result),
+            *(_decided(claim, "control", result) if controlled else ()),
         ]
         for claim in result["claims"]
     ]
-    header = ["claim", "by", "difference\n[95 % interval]", "p", "verdict"]
-    header += ["control: difference\n[95 % interval]", "p", "control:\nverdict"] if controlled else []
+    interval = "[95 % interval]" + ("\n(beyond: in pp)" if any(c["beyond"] for c in result["claims"]) else "")
+    header = ["claim", "by", f"difference\n{interval}", "p", "verdict"]
+    header += [f"control: difference\n{interval}", "p", "control:\nverdict"] if controlled else []
     return Table("Claims:", header, rows, 2)
+
+
+def _decided(claim: dict, state: str, result: dict) -> tuple[str, str, str]:
+    """Difference, p, verdict; with how many seeds, where some have no value."""
+    row, seeds = claim[state], len(result["seeds"])
+    of = "" if row["seeds"] == seeds else f"\n({row['seeds']} of {seeds} seeds)"
+    return (*_difference(row), row["verdict"] + of)
 
 
 def _spread(entry: dict) -> str:

@@ -13,7 +13,7 @@ from recbole_sda.errors import SDAError
 from recbole_sda.idle_keys import EMBEDDING, check_idle, idle_in
 from recbole_sda.stage_settings import ADAPTER_KEYS, LOOP_KEYS
 from recbole_sda.trainer import plain
-from recbole_sda.tuning.settings import PROCESSES, Command, Settings
+from recbole_sda.tuning.settings import PROCESSES, Command, Settings, class_name
 from recbole_sda.tuning.space import combinations, draws
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,12 @@ OF_STAGE_2 = "embed* read_workers feature_dtype append index"
 
 @dataclass(frozen=True)
 class Trial:
-    """One training. Attributes: values: the swept keys that it depends on."""
+    """One training.
+
+    Attributes:
+        model: as it was named; one of the user's own by ``package.module:Class``, for other processes import it.
+        values: the swept keys that it depends on.
+    """
 
     model: str
     values: dict
@@ -33,11 +38,16 @@ class Trial:
     @property
     def name(self) -> str:
         """For files and tables: the model and a digest of the values."""
-        return f"{self.model}-{digest(plain(self.values))[:8]}"
+        return f"{self.model_name}-{digest(plain(self.values))[:8]}"
+
+    @property
+    def model_name(self) -> str:
+        """The class's own."""
+        return class_name(self.model)
 
     def __str__(self) -> str:
         said = (f"{key}={value}" for key, value in self.values.items())
-        return f"{self.model} {' '.join(said)}".strip()
+        return f"{self.model_name} {' '.join(said)}".strip()
 
 
 @dataclass(frozen=True)

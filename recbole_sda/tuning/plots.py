@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from recbole_sda.report.figures import TEMPLATE, can_plot, write_figure
+from recbole_sda.tuning.records import FINISHED
 
 FIRST = ("align_temperature", "num_experts")
 
@@ -20,8 +21,10 @@ def write_plots(folder: Path, result: dict) -> list[Path]:
     for model in dict.fromkeys(entry["model"] for entry in result["trials"]):
         scored = [e for e in result["trials"] if e["model"] == model and e["score"] is not None]
         keys = [key for key in result["swept"] if len(levels(scored, key)) > 1]
-        if pair := heat_map_keys(keys):
-            written += write_figure(heat_map(scored, *pair, result, model), folder / f"heat-map-{model}.html")
+        # Those that were stopped have the scores of their first epochs, which a mean would mix with the others'.
+        finished = [entry for entry in scored if entry["state"] == FINISHED]
+        if (pair := heat_map_keys(keys)) and finished:
+            written += write_figure(heat_map(finished, *pair, result, model), folder / f"heat-map-{model}.html")
         if keys and len(scored) > 1:
             figure = parallel_coordinates(scored, keys, result, model)
             written += write_figure(figure, folder / f"parallel-{model}.html")
@@ -69,7 +72,7 @@ def heat_map(trials: Sequence[dict], x: str, y: str, result: dict, model: str):
     figure = graph_objects.Figure(shades)
     figure.update_layout(
         template=TEMPLATE,
-        title=_title(result, model),
+        title=f"{_title(result, model)}, mean of the finished trials",
         xaxis={"title": x, "type": "category"},
         yaxis={"title": y, "type": "category"},
     )
@@ -95,7 +98,7 @@ def parallel_coordinates(trials: Sequence[dict], keys: Sequence[str], result: di
 
 
 def _title(result: dict, model: str) -> str:
-    return f"{model} on {html.escape(result['dataset'])}: validation {result['metric']}, mean of the trials"
+    return f"{model} on {html.escape(result['dataset'])}: validation {result['metric']}"
 
 
 def _text(value) -> str:

@@ -12,6 +12,8 @@ import logging
 import shutil
 from pathlib import Path
 
+from filelock import FileLock
+
 from recbole_sda.result_files import write_result
 from recbole_sda.tuning.planning import Trial
 
@@ -43,10 +45,17 @@ class Records:
         logger.warning("%s is damaged; its trial runs again, from what it had trained", file)
         return None
 
-    def write(self, trial: Trial, record: dict) -> None:
+    def write(self, trial: Trial, record: dict) -> dict:
+        """Returns: the record that is there then. What has finished stays so, whatever comes later: the trial told
+        again, a worker's death, another draw of the same values."""
         folder = self.trial_folder(trial)
         folder.mkdir(parents=True, exist_ok=True)
-        write_result(folder / "record.json", {"model": trial.model, "values": trial.values, **record})
+        with FileLock(folder / "record.lock"):
+            there = self.read(trial) if record["state"] != FINISHED else None
+            if there is not None and there["state"] == FINISHED:
+                return there
+            write_result(folder / "record.json", {"model": trial.model, "values": trial.values, **record})
+        return record
 
     def all(self) -> list[tuple[Trial, dict]]:
         """Of a search that draws as it goes, in no order."""

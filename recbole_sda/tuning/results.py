@@ -16,7 +16,7 @@ from recbole_sda.trainer import plain
 from recbole_sda.tuning.planning import Trial
 from recbole_sda.tuning.plots import write_plots
 from recbole_sda.tuning.records import FAILED, FINISHED
-from recbole_sda.tuning.settings import Settings, of_the_sweep
+from recbole_sda.tuning.settings import Settings, class_name, of_the_sweep
 from recbole_sda.tuning.table import sweep_tables
 from recbole_sda.tuning.trial import Job
 
@@ -43,7 +43,7 @@ def conclude(
     """
     trials = ranked([_entry(trial, record) for trial, record in tried], settings)
     result = {
-        "model": ",".join(settings.models),
+        "model": ",".join(map(class_name, settings.models)),
         "dataset": base["dataset"],
         "metric": settings.metric,
         "bigger": settings.bigger,
@@ -65,7 +65,7 @@ def conclude(
         entry = next(entry for entry in trials if entry["name"] == trial.name)
         file = _write_best(folder, trial, job)
         kept = {key: outcome.get(key) for key in ("test", "artefacts", "error") if outcome.get(key)}
-        result["winners"][trial.model] = {**entry, **kept, "file": str(file)}
+        result["winners"][trial.model_name] = {**entry, **kept, "file": str(file)}
     write_result(folder / "results.json", result)
     write_csv(folder / "results.csv", result)
     logger.info("%s", "\n".join(["", *sweep_tables(result)]))
@@ -76,8 +76,10 @@ def conclude(
 def ranked(trials: list[dict], settings: Settings) -> list[dict]:
     """Each model's together, the best first, those without a score last."""
 
+    models = [class_name(model) for model in settings.models]
+
     def place(entry: dict) -> tuple:
-        model, score = settings.models.index(entry["model"]), entry["score"]
+        model, score = models.index(entry["model"]), entry["score"]
         if score is None:
             return model, True, 0
         return model, False, -score if settings.bigger else score
@@ -107,7 +109,7 @@ def write_csv(file: Path, result: dict) -> None:
 
 def _entry(trial: Trial, record: dict) -> dict:
     found = {key: record.get(key) for key in OF_A_TRIAL}
-    return {"name": trial.name, "model": trial.model, "values": trial.values, **found}
+    return {"name": trial.name, "model": trial.model_name, "values": trial.values, **found}
 
 
 def _write_best(folder: Path, trial: Trial, job: Job) -> Path:
@@ -115,7 +117,7 @@ def _write_best(folder: Path, trial: Trial, job: Job) -> Path:
     config = job.command.configure(trial.model, trial.values)
     said = config.external_config_dict
     kept = {k: plain(v) for k, v in said.items() if k not in NOT_WRITTEN and not of_the_sweep(k)}
-    file = folder / f"best-{trial.model}.yaml"
+    file = folder / f"best-{trial.model_name}.yaml"
     run = f"--model={trial.model} --dataset={config['dataset']} --config_files={file}"
     text = yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)
     with written_whole(file) as unfinished:

@@ -56,7 +56,8 @@ class Command:
 
 @dataclass(frozen=True)
 class Settings:
-    """Attributes: as the keys ``tune_*``, ``cpus``, … say; ``gpus`` is a number and ``search`` is settled."""
+    """Attributes: as the keys ``tune_*``, ``cpus``, … say; ``models`` as they were named; ``gpus`` is a number and
+    ``search`` is settled."""
 
     models: tuple[str, ...]
     space: dict[str, Entry]
@@ -107,16 +108,26 @@ def read_command(
     command = Command(
         dataset=dataset,
         files=tuple(files or ()),
-        values={key: value for key, value in values.items() if not of_the_sweep(key)},
-        argv=tuple(a for a in argv if not of_the_sweep(a.removeprefix("--").partition("=")[0])),
+        values={key: value for key, value in values.items() if not _of_the_process(key)},
+        argv=tuple(a for a in argv if not _of_the_process(a.removeprefix("--").partition("=")[0])),
         folder=str(Path.cwd()),
     )
     base = configure(models[0])
     return command, _settings(models, space, base), base
 
 
+def class_name(model: str) -> str:
+    """``Class`` of ``package.module:Class``, which a Trial's model and the settings' ones may be."""
+    return model.rpartition(":")[2]
+
+
 def of_the_sweep(key: str) -> bool:
     return any(fnmatchcase(key, pattern) for pattern in OF_THE_SWEEP)
+
+
+def _of_the_process(key: str) -> bool:
+    """Of the command's own: a trial's GPUs are those that Ray gives it."""
+    return key == "gpu_id" or of_the_sweep(key)
 
 
 def _read_space(config: SDAConfig) -> dict[str, Entry]:
@@ -137,7 +148,9 @@ def _models(names: list[str], space: dict[str, Entry]) -> tuple[str, ...]:
         raise SDAError("space: model takes a choice of names, for example `model: {choice: [SASRec, VBPR]}`")
     else:
         names = [str(name) for name in swept.values]
-    return tuple(find_model(name).__name__ for name in names)
+    for name in names:
+        find_model(name)
+    return tuple(names)
 
 
 def _check_space(space: Mapping[str, Entry], said: Mapping) -> None:

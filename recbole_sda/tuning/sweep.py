@@ -1,6 +1,5 @@
 """`tune`: a sweep from its command to its winners."""
 
-import errno
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,19 +7,26 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+import recbole_sda
 from recbole_sda.artefacts import digest
-from recbole_sda.config import SDAConfig
+from recbole_sda.config import SDAConfig, find_model
 from recbole_sda.errors import SDAError
-from recbole_sda.plans import make_plans
+from recbole_sda.fingerprints import features_identity, interactions_identity
+from recbole_sda.full_disk import full_disk_refused
+from recbole_sda.model.registry import model_identity
+from recbole_sda.outcome import VERSION
+from recbole_sda.plans import Plan, make_plans
 from recbole_sda.prepare import prepare_dataset
+from recbole_sda.ray_cluster import show_gpus
 from recbole_sda.recommend import OF_THE_COMMAND
 from recbole_sda.trainer import plain
 from recbole_sda.tuning.planning import Planned, Trial, check_corners, plan
 from recbole_sda.tuning.records import FAILED, FINISHED, RUNNING, STOPPED, Records, best_score
 from recbole_sda.tuning.results import conclude
 from recbole_sda.tuning.settings import Settings, read_command
-from recbole_sda.tuning.trial import Job, explain
+from recbole_sda.tuning.trial import AGAIN, Job
 from recbole_sda.tuning.workers import connect_for, evaluate_winners, run_grid, run_suggested
+from recbole_sda.variants import is_own
 
 logger = logging.getLogger(__name__)
 
@@ -57,40 +63,46 @@ def tune(
     command, settings, base = read_command(model, dataset, config_dict, config_file_list, argv)
     planned = check_corners(command, settings) if settings.search == "optuna" else plan(command, settings)
     prepare_dataset(base)
-    _check_runs(planned)
-    folder = Path(base["checkpoint_dir"]) / "tune" / _identity(settings, base)
+    plans = _check_runs(planned)
+    folder = Path(base["checkpoint_dir"]) / "tune" / _identity(settings, base, plans)
     job = Job(command, str(folder), settings.cpus, settings.gpus, settings.metric, settings.bigger)
-    try:
-        with _sole_sweep(folder):
-            records = Records(folder)
-            finished = _finished(records, planned, settings)
-            connect_for(settings)
-            _announce(planned, settings, folder, len(finished))
-            tried = _run(planned, job, settings, records, finished)
-            return conclude(tried, job, settings, base, evaluate_winners)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise SDAError(explain(error)) from error
-        raise
+    with full_disk_refused(AGAIN), _sole_sweep(folder):
+        records = Records(folder)
+        finished = _finished(records, settings)
+        show_gpus(base)
+        connect_for(settings)
+        _announce(planned, settings, folder, len(finished))
+        tried = _run(planned, job, settings, records, finished)
+        return conclude(tried, job, settings, base, evaluate_winners)
 
 
-def _check_runs(planned: Planned) -> None:
-    """Find out, before any work, what would stop all trials of a kind: data, backbone, features."""
+def _check_runs(planned: Planned) -> list[Plan]:
+    """Find out, before any work, what would stop all trials of a kind: data, backbone, features.
+
+    Returns:
+        those of a trial of each kind and model.
+    """
     kinds = {}
     for config in planned.configs:
         kind = str([config[key] for key in ("features", "adapter", "alignment", "modalities", "backbone")])
         kinds.setdefault(kind, {}).setdefault(config["model"], config)
-    for by_model in kinds.values():
-        make_plans(list(by_model.values()))
+    return [plan for by_model in kinds.values() for plan in make_plans(list(by_model.values()))]
 
 
-def _identity(settings: Settings, base: SDAConfig) -> str:
-    """The same sweep has the same folder, whatever it runs on."""
+def _identity(settings: Settings, base: SDAConfig, plans: Sequence[Plan]) -> str:
+    """The same sweep of the same data, features and models has the same folder, whatever it runs on."""
     said = {**base.external_config_dict, **base.final_config_dict}  # the first has other models' keys, too
     config = {key: value for key, value in said.items() if key not in OF_THE_COMMAND}
     space = {key: [type(entry).__name__, *entry] for key, entry in settings.space.items()}
     search = {name: getattr(settings, name) for name in OF_THE_SETTINGS}
-    return digest(plain({"config": config, "models": settings.models, "space": space, "search": search}))
+    made_from = {
+        "data": interactions_identity(base),
+        "features": [features_identity(p.config) for p in plans if is_own(p.config["features"])],
+        "sources": [model_identity(find_model(model)) for model in settings.models],
+        "version": [recbole_sda.__version__, VERSION],
+    }
+    said = {"config": config, "models": settings.models, "space": space, "search": search, **made_from}
+    return digest(plain(said))
 
 
 @contextmanager
@@ -107,18 +119,20 @@ def _sole_sweep(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _finished(records: Records, planned: Planned, settings: Settings) -> dict[str, dict]:
+def _finished(records: Records, settings: Settings) -> dict[str, dict]:
     """Name → record of the trials that need not run again."""
     there = records.all()
-    done = {trial.name: record for trial, record in there if record["state"] == FINISHED}
+    # What a search that draws as it goes has stopped is part of what it knows, and is not drawn again.
+    final = (FINISHED, STOPPED) if settings.search == "optuna" else (FINISHED,)
+    done = {trial.name: record for trial, record in there if record["state"] in final}
     if settings.resume:
         if not there:
             raise SDAError(
                 f"resume: {records.folder} holds no trial of a sweep with these settings; leave --resume out "
                 "(adapters and trainings that are there are used again in any case)"
             )
-        # asha has to see what was before; a finished trial tells it at once.
-        return {} if settings.scheduler == "asha" else done
+        # asha has to see what was before; a finished trial of a fixed list tells it at once.
+        return {} if settings.scheduler == "asha" and settings.search != "optuna" else done
     if there:
         logger.info(
             "%s holds %d trials of an earlier run of this sweep, %d finished; they are taken up anew, from their "
@@ -149,8 +163,7 @@ def _run(
     ended, total = dict(finished), _total(planned, settings)
 
     def done(trial: Trial, error: str | None) -> None:
-        record = _ended(records.read(trial), error, settings)
-        records.write(trial, record)
+        record = records.write(trial, _ended(records.read(trial), error, settings))
         ended[trial.name] = record
         logger.info("%d of %d: %s: %s", len(ended), total, trial, in_words(record, settings.metric))
 
@@ -172,6 +185,8 @@ def _total(planned: Planned, settings: Settings) -> int:
 def _ended(record: dict | None, error: str | None, settings: Settings) -> dict:
     """The record of a trial that Ray is done with; one that had not finished was stopped, or its worker died."""
     record = record or {"curve": [], "state": RUNNING, "seconds": 0.0}
+    if record["state"] == FINISHED:
+        return record
     if error is not None:
         last = " ".join(error.split())[-500:]
         failure = {"type": "WorkerDied", "message": f"its worker died again and again: {last}"}

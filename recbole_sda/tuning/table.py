@@ -35,18 +35,26 @@ def _trials(result: dict) -> Table:
 
 
 def _state(entry: dict) -> str:
-    if not entry["error"]:
-        return entry["state"]
-    said = f"failed: {entry['error']['type']}: {entry['error']['message']}"
+    return _failed(entry["error"]) if entry["error"] else entry["state"]
+
+
+def _failed(error: dict) -> str:
+    said = f"failed: {error['type']}: {error['message']}"
     return said if len(said) <= WIDTH else said[: WIDTH - 1] + "…"
+
+
+def _test(winner: dict, metric: str) -> str:
+    if winner["error"]:
+        return _failed(winner["error"])
+    test = (winner.get("test") or {}).get(metric)
+    return UNDEFINED if test is None else f"{test:.4f}"
 
 
 def _winners(result: dict) -> Table:
     metric = result["metric"]
     rows = []
     for model, winner in result["winners"].items():
-        test = (winner.get("test") or {}).get(metric)
         values = " ".join(f"{key}={shown(value)}" for key, value in winner["values"].items())
-        rows.append([model, values, f"{winner['score']:.4f}", UNDEFINED if test is None else f"{test:.4f}"])
+        rows.append([model, values, f"{winner['score']:.4f}", _test(winner, metric)])
     header = ["model", "values", f"valid\n{metric}", f"test\n{metric}"]
     return Table("Best by validation, the only ones that were tested:", header, rows, 2)

@@ -1,6 +1,5 @@
 """One trial in its worker: the run that the command describes with the trial's values, validated, never tested."""
 
-import errno
 import logging
 import math
 import os
@@ -21,6 +20,7 @@ compat.prepare_recbole()
 from recbole.utils import init_logger  # noqa: E402
 
 from recbole_sda.config import SDAConfig  # noqa: E402
+from recbole_sda.full_disk import full_disk_line, is_full_disk  # noqa: E402
 from recbole_sda.plans import Plan, make_plans  # noqa: E402
 from recbole_sda.run_plan import run_plan  # noqa: E402
 from recbole_sda.tuning.planning import Trial  # noqa: E402
@@ -28,6 +28,8 @@ from recbole_sda.tuning.records import FAILED, FINISHED, RUNNING, Records, best_
 from recbole_sda.tuning.settings import Command  # noqa: E402
 
 logger = logging.getLogger(__name__)
+
+AGAIN = "run the command with --resume"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def run_trial(trial: Trial, job: Job, report: Callable[[dict], None]) -> dict:
     A mistake or a fault ends the trial alone: it is in the record. What kills the process leaves a training that
     goes on where it was when the trial runs again.
 
+    A trial that has finished before tells what it told then.
+
     Args:
         report: takes ``epoch``, ``score`` of that epoch and ``best`` so far.
 
@@ -69,7 +73,11 @@ def run_trial(trial: Trial, job: Job, report: Callable[[dict], None]) -> dict:
     """
     _settle_process(job)
     records, started = Records(job.sweep), time.monotonic()
-    curve = []
+    curve, known = [], records.read(trial)
+    if known is not None and known["state"] == FINISHED:
+        for number in range(len(known["curve"])):
+            report(_reported(known["curve"][: number + 1], job))
+        return known
     with _output(records.trial_folder(trial) / "log.txt"):
 
         def evaluated(point: dict) -> None:
@@ -80,7 +88,7 @@ def run_trial(trial: Trial, job: Job, report: Callable[[dict], None]) -> dict:
             report(_reported(curve, job))
 
         try:
-            for point in (records.read(trial) or {"curve": []})["curve"]:  # before it was killed
+            for point in known["curve"] if known else ():  # before it was killed
                 evaluated(point)
             plan = _plan(job, trial)
             outcome = run_plan(
@@ -95,8 +103,7 @@ def run_trial(trial: Trial, job: Job, report: Callable[[dict], None]) -> dict:
             traceback.print_exc()
             failure = {"type": type(error).__name__, "message": explain(error)}
             record = {"state": FAILED, "curve": curve, "error": failure, "seconds": _since(started)}
-        records.write(trial, record)
-    return record
+        return records.write(trial, record)
 
 
 def evaluate_winner(trial: Trial, job: Job) -> dict:
@@ -112,12 +119,8 @@ def evaluate_winner(trial: Trial, job: Job) -> dict:
 
 def explain(error: BaseException) -> str:
     """In one line, with the remedy where a disk is full."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = f"{error.filename} cannot be written" if error.filename else "nothing more can be written"
-        return (
-            f"the disk is full: {where}; free some space, or say --checkpoint_dir=FOLDER on another disk, and run "
-            "the command with --resume"
-        )
+    if is_full_disk(error):
+        return full_disk_line(error, AGAIN)
     return " ".join(str(error).split()) or type(error).__name__
 
 

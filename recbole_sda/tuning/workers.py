@@ -12,7 +12,7 @@ from recbole_sda.errors import SDAError
 from recbole_sda.ray_cluster import connect
 from recbole_sda.tuning.planning import Trial, read_values
 from recbole_sda.tuning.settings import Settings
-from recbole_sda.tuning.trial import Job, evaluate_winner, run_trial
+from recbole_sda.tuning.trial import Job, evaluate_winner, explain, run_trial
 
 MAX_FAILURES = 3  # of a trial's worker; mistakes in a trial are no failures of its worker
 NO_END = 10**6  # epochs: asha shall end no trial that is about to end by itself
@@ -93,22 +93,44 @@ def run_suggested(
 
 
 def evaluate_winners(winners: Sequence[Trial], job: Job) -> list[dict]:
-    """Test these finished trials, each with the resources of a trial."""
+    """Test these finished trials, each with the resources of a trial.
+
+    Returns:
+        of each the outcome, or ``error``, also where its worker died.
+    """
     import ray
 
     task = ray.remote(num_cpus=job.cpus, num_gpus=job.gpus)(evaluate_winner)
-    return ray.get([task.remote(trial, job) for trial in winners])
+    return [_tested(running) for running in [task.remote(trial, job) for trial in winners]]
+
+
+def _tested(running) -> dict:
+    import ray
+
+    try:
+        return ray.get(running)
+    except ray.exceptions.RayError as error:
+        return {"error": {"type": type(error).__name__, "message": explain(error)[-500:]}}
 
 
 def _fit(function: Callable, space: dict, job: Job, settings: Settings, *, on_done: Callable, **search) -> None:
     from ray import tune
 
+    faults = []  # of on_done; Ray would wrap them
+
+    def tell(config: dict, error: str | None) -> None:
+        try:
+            on_done(config, error)
+        except Exception as fault:
+            faults.append(fault)
+            raise
+
     class Told(tune.Callback):
         def on_trial_complete(self, iteration, trials, trial, **info):
-            on_done(trial.config, None)
+            tell(trial.config, None)
 
         def on_trial_error(self, iteration, trials, trial, **info):
-            on_done(trial.config, str(trial.get_pickled_error() or "its worker died"))
+            tell(trial.config, str(trial.get_pickled_error() or "its worker died"))
 
     os.environ.update(QUIET)
     storage = Path(job.sweep).resolve() / "ray"
@@ -131,10 +153,16 @@ def _fit(function: Callable, space: dict, job: Job, settings: Settings, *, on_do
         ),
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the loggers of results
-    tuner.fit()
-    del tuner
-    gc.collect()  # it is in circles, and keeps the room of the workers it would have used again
-    shutil.rmtree(storage, ignore_errors=True)
+    try:
+        tuner.fit()
+    except Exception:
+        if faults:
+            raise faults[0] from None
+        raise
+    finally:
+        del tuner
+        gc.collect()  # it is in circles, and keeps the room of the workers it would have used again
+        shutil.rmtree(storage, ignore_errors=True)
 
 
 def _scheduler(settings: Settings):

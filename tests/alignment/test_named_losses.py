@@ -61,6 +61,18 @@ def test_its_source_is_in_the_adapters_name(module):
     assert loss_identity(PATH) != before
 
 
+def test_what_it_builds_upon_is_in_the_name_too(module):
+    base = module.with_name("shop_base.py")
+    base.write_text("from recbole_sda.alignment import InfoNCELoss\nclass Base(InfoNCELoss): pass\n")
+    module.write_text("from shop_base import Base\nclass Doubled(Base): pass\n")
+    try:
+        before = loss_identity(PATH)
+        base.write_text(base.read_text() + "SHIFT = 1\n")
+        assert loss_identity(PATH) != before
+    finally:
+        sys.modules.pop("shop_base", None)
+
+
 def test_an_adapter_is_trained_with_it(module):
     short = {"demo_items": 40, "demo_users": 20, "align_steps": 2, "align_batch_size": 8, "align_eval_every": 2}
     folders = [recbole_sda.adapt("demo", {**short, "alignment": name}) for name in (PATH, "info_nce")]

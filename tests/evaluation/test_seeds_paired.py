@@ -60,7 +60,7 @@ def test_a_seed_without_a_value_is_left_out_of_both():
     found = paired_difference([1.0, None, 3.0], [0.0, 5.0, 1.0])
     assert (found["difference"], found["seeds"]) == (1.5, 2)
     assert paired_difference([None], [1.0]) == {
-        **dict.fromkeys(("arm", "over", "difference", "interval", "p")),
+        **dict.fromkeys(("arm", "over", "difference", "interval", "p", "rank_sum")),
         "seeds": 0,
     }
     assert paired_difference([2.0], [1.0])["interval"] is None
@@ -73,17 +73,25 @@ def test_a_planted_difference_is_found_its_reverse_too_and_none_is_left_open(shi
     arm = over + shift + 0.3 * rng.normal(size=10)
     found = paired_difference(arm, over)
     (p,) = holm([found["p"]])
-    assert verdict(found["difference"], p, seeds=found["seeds"]) == expected
+    assert verdict(found["difference"], p, rank_sum=found["rank_sum"], seeds=found["seeds"]) == expected
 
 
 def test_too_few_seeds_decide_nothing():
     found = paired_difference(np.arange(1.0, 10), np.zeros(9))
-    assert verdict(found["difference"], found["p"], seeds=9) == HOLDS
-    assert verdict(found["difference"], found["p"], seeds=9, least_seeds=10) == OPEN
-    assert verdict(None, None, seeds=0) == OPEN
+    said = {"rank_sum": found["rank_sum"], "seeds": 9}
+    assert verdict(found["difference"], found["p"], **said) == HOLDS
+    assert verdict(found["difference"], found["p"], **said, least_seeds=10) == OPEN
+    assert verdict(None, None, rank_sum=None, seeds=0) == OPEN
+
+
+def test_where_one_seed_turns_the_mean_against_the_ranks_nothing_is_decided():
+    found = paired_difference([*[1.0] * 11, -100.0], [0.0] * 12)
+    assert found["p"] < 0.05
+    assert found["difference"] < 0 < found["rank_sum"]
+    assert verdict(found["difference"], found["p"], rank_sum=found["rank_sum"], seeds=12) == OPEN
 
 
 def test_a_p_that_one_claim_could_stand_on_falls_to_the_correction_for_many():
     p = signed_rank_p(np.arange(1.0, 7))
-    assert verdict(1.0, p, seeds=6) == HOLDS
-    assert verdict(1.0, holm([p, p])[0], seeds=6) == OPEN
+    assert verdict(1.0, p, rank_sum=21.0, seeds=6) == HOLDS
+    assert verdict(1.0, holm([p, p])[0], rank_sum=21.0, seeds=6) == OPEN

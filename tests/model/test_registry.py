@@ -10,7 +10,7 @@ import recbole_sda
 from recbole_sda.config import SDAConfig, find_model
 from recbole_sda.errors import SDAError
 from recbole_sda.model import SLOTS, ItemFeatures, Slots, register_model
-from recbole_sda.model.registry import OWN_MODELS, _defaults
+from recbole_sda.model.registry import OWN_MODELS, _defaults, model_identity
 
 MODULE = '''
 from recbole.model.general_recommender import BPR
@@ -67,6 +67,21 @@ def test_another_process_imports_it_by_its_path(shifted, monkeypatch):
     config = pickle.loads(pickled)
     assert config.model_class.__name__ == "Shifted"
     assert config["shift"] == 1.0
+
+
+def test_an_edited_one_is_another_and_ours_have_no_source_in_their_names(shifted, tmp_path):
+    before = model_identity(find_model(shifted))
+    assert before == model_identity(find_model(shifted))
+    (tmp_path / "shop_models.py").write_text(MODULE + "# another")
+    after = model_identity(find_model(shifted))
+    assert before["model_source"][0] == after["model_source"][0] == shifted
+    assert before != after
+    assert model_identity(find_model("SASRec")) == model_identity(find_model("VBPR")) == {}
+
+
+def test_one_without_a_file_is_refused(shifted):
+    with pytest.raises(SDAError, match="model: the source of nowhere:Other cannot be read"):
+        model_identity(type("Other", (find_model("BPR"),), {"__module__": "nowhere"}))
 
 
 def test_its_keys_are_known_and_others_still_are_not(shifted):

@@ -1,6 +1,7 @@
 """What is on the page, without a browser."""
 
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from recbole_sda.catalog.demo import write_demo
 from recbole_sda.cli import main
+from recbole_sda.report.page.gather import Run
 from recbole_sda.report.page.render import as_json
-from recbole_sda.report.page.write import write_report
+from recbole_sda.report.page.write import pictures_of, write_report
 
 SECTIONS = ["results", "head-tail", "training", "adapter", "gates", "gradients", "map", "neighbours", "users",
             "configuration"]  # fmt: skip
@@ -86,7 +89,8 @@ def pictures():
 def test_every_section_is_there_and_headings_are_in_order(hostile_page):
     page = parsed(hostile_page)
     assert [attrs["id"] for tag, attrs in page.elements if tag == "section"] == SECTIONS
-    assert not page.missing
+    assert set(page.missing) == {"results"}
+    assert "another picture or text now than when their features were made" in page.missing["results"]
     assert page.headings[0] == 1
     assert all(after <= before + 1 for before, after in zip(page.headings, page.headings[1:], strict=False))
     pictures = [attrs for tag, attrs in page.elements if tag == "img" and attrs.get("id") != "card-picture"]
@@ -148,7 +152,7 @@ def test_the_command_says_where_the_page_is(copied, capsys, pictures):
 def test_what_is_sampled_is_said(copied):
     write(copied, items=10)
     text = (copied / "page" / "report.html").read_text()
-    assert "A random sample of 10 of 40 items" in text
+    assert "A random sample of 10 of 40 items that have a feature" in text
     assert "the 4 most conflicting" in text
 
 
@@ -171,6 +175,56 @@ def test_everything_gone_but_the_result(copied):
     assert set(page.missing) == set(SECTIONS) - {"results", "head-tail", "training", "configuration"}
     assert "cannot be read" in page.missing["map"]
     assert "does not exist" in page.missing["users"]
+
+
+def test_a_demo_of_another_seed_is_told(copied):
+    assert not write(copied, items=6).missing
+    shutil.rmtree(copied / "data" / "demo")
+    write_demo(copied / "data" / "demo", items=40, users=60, seed=7)
+    page = write(copied, items=6)
+    assert re.search(r"[1-9]\d* of the \d+ items on this page have another picture", page.missing["results"])
+    result = json.loads((copied / "result.json").read_text())
+    change_result(copied, runs=result["runs"][:1])  # of ids: no features know what they were made of
+    page = write(copied)
+    assert "was made anew with demo_seed=7 since this run" in page.missing["results"]
+
+
+def test_adapters_that_are_not_drawn_are_named(copied, monkeypatch):
+    monkeypatch.setattr("recbole_sda.report.page.gather.MOST_ADAPTERS", 1)
+    *runs, sda = json.loads((copied / "result.json").read_text())["runs"]
+    others = [{**sda, "variant": "lora"}, {**sda, "variant": "info_nce"}]
+    others[1]["artefacts"] = {**sda["artefacts"], "adapter": "gone"}
+    change_result(copied, runs=[*runs, sda, *others])
+    adapters, left_out = Run(json.loads((copied / "result.json").read_text())).adapters()
+    assert list(adapters) == ["sda"]
+    assert left_out[0].startswith("adapter gone cannot be read")
+    assert left_out[1] == "1 of 2 adapters: 1 are drawn at most"
+    write(copied)
+    assert "Not drawn: adapter gone cannot be read" in (copied / "page" / "report.html").read_text()
+
+
+def test_a_variant_that_cannot_be_loaded_is_named(copied):
+    ids = json.loads((copied / "result.json").read_text())["runs"][0]
+    Path(ids["artefacts"]["checkpoint"]).unlink()
+    page = write(copied)
+    assert "ids is not compared: checkpoint" in page.missing["users"]
+
+
+def test_pictures_of_an_earlier_page_go_and_those_of_others_stay(copied, capsys):
+    page = copied / "page"
+    page.mkdir()
+    for name in ("map-before", "mine"):
+        (page / f"{name}.png").write_bytes(b"old")
+    write(copied)
+    assert [path.name for path in page.glob("*.png")] == ["mine.png"]
+    assert pictures_of(page / "report.html") == []
+
+
+def test_a_name_of_a_file_that_is_no_text_is_no_obstacle(copied, capsys):
+    file = Path(os.fsdecode(os.fsencode(copied) + b"/result-\xff.json"))
+    (copied / "result.json").rename(file)
+    assert main(["report", str(file), "--items=6", "--users=1", f"--data_path={copied / 'data'}"]) == 0
+    assert "result-?.json" in capsys.readouterr().out
 
 
 def test_damaged_files_are_told_in_their_place(copied):

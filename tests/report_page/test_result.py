@@ -1,12 +1,16 @@
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
-from recbole_sda.cli import main
+from recbole_sda.cli import _split, main
+from recbole_sda.config import SDAConfig
+from recbole_sda.diagnostics import DIAGNOSES
 from recbole_sda.errors import SDAError
+from recbole_sda.plans import model_configs
 from recbole_sda.report.page.gather import MissingError, Run
-from recbole_sda.report.page.result import command, read_result
+from recbole_sda.report.page.result import as_variant, command, read_result
 from recbole_sda.report.page.write import write_report
 
 RUN = {"model": "SASRec", "variant": "ids", "seed": 1, "items": 3, "missing": {}, "skipped": 0, "epochs": 1}
@@ -47,6 +51,8 @@ def test_what_is_no_result_is_refused_with_the_file_and_the_remedy(tmp_path, con
         (["report", "absent.json"], "absent.json cannot be read"),
         (["report", "r.json", "--projection=pca"], "projection='pca' is unknown; choose tsne or umap"),
         (["report", "r.json", "--items=0"], "items=0 must be a whole number of at least 1"),
+        (["report", "r.json", "--items=20001"], "say --items=20000 or fewer"),
+        (["report", "r.json", "--output=r.json/page"], "output=r.json/page cannot be written to (Not a dir"),
         (["report", "r.json", "--users=some"], "users='some' must be a whole number"),
         (["report", "r.json", "--output=r.json"], "is a file; name a folder"),
     ],
@@ -78,9 +84,54 @@ def test_a_run_that_was_not_tested_has_no_test_scores():
 
 def test_the_command_quotes_what_a_shell_would_read():
     result = {**RESULT, "dataset": "my shop; rm x", "config": {"SASRec": {"topk": [5, 10], "adapter": "moda"}}}
-    words = shlex.split(command("diagnose conflict", result, adapter=None, checkpoint_dir="a b"))
+    words = shlex.split(command("diagnose conflict", result, RUN, adapter=None, checkpoint_dir="a b"))
     assert words == ["python", "run_recbole_sda.py", "diagnose", "conflict", "--dataset=my shop; rm x",
-                     "--topk=[5, 10]", "--checkpoint_dir=a b"]  # fmt: skip
+                     "--model=SASRec", "--seed=1", "--topk=[5, 10]", "--checkpoint_dir=a b"]  # fmt: skip
+
+
+SAID = {
+    "epochs": 1,
+    "align_steps": 3,
+    "lora_r": 8,
+    "n_layers": 1,
+    "repeatable": True,
+    "train_neg_sample_args": {"distribution": "uniform", "dynamic": False},
+    "prompt_field_templates": {"title": "it's \\n {value};"},
+    "loss_type": "BPR",
+}
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("ids", {"features": "none"}),
+        ("zero_shot", {"adapter": "none"}),
+        ("info_nce", {"alignment": "info_nce"}),
+        ("sda", {}),
+        ("lora+info_nce", {"adapter": "lora", "alignment": "info_nce"}),
+    ],
+)
+def test_every_command_is_accepted(variant, said, tmp_path):
+    """With everything back that it was told, but for what would have been refused."""
+    result = {**RESULT, "config": {"SASRec": {**SAID, **said}}, "runs": [{**RUN, "variant": variant}]}
+    run = Run(result, data_path=str(tmp_path))
+    commands = [run.zero_shot_command(), run.command("run", **as_variant(run.shown))]
+    for part in (run.sides, run.adapter, run.adapters, run.conflict):
+        with pytest.raises(MissingError) as missing:
+            part()
+        commands.append(missing.value.command)
+    for line in commands:
+        verb, subject, files, arguments = _split(shlex.split(line)[2:])
+        assert not files
+        if verb == "run":
+            (config,) = model_configs(None, None, None, None, arguments)
+        else:
+            config = SDAConfig(argv=arguments)
+        if verb == "diagnose":
+            DIAGNOSES[subject[0]](config)
+        assert (config["model"], config["seed"], Path(config["data_path"])) == ("SASRec", 1, tmp_path / "demo")
+        for key in SAID.keys() & config.cmd_config_dict.keys():
+            assert config[key] == SAID[key]
 
 
 def test_the_adapted_run_is_shown_beside_the_first_other_variant_of_its_model_and_seed():

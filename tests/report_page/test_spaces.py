@@ -59,6 +59,13 @@ def test_neighbours_are_those_of_comparing_every_one(drawn, k):
         np.testing.assert_allclose([n.cosine for n in found], cosines[others], atol=1e-5)
 
 
+def test_an_item_without_the_modality_has_no_neighbours(drawn):
+    space, _, present = drawn
+    lacking, having = (space.tokens[np.flatnonzero(has)[0]] for has in (~present["text"], present["text"]))
+    found = space.nearest("text", [lacking, having, "unknown"], k=3)
+    assert list(map(len, found)) == [0, 3, 0]
+
+
 def test_an_item_that_the_store_lacks_counts_as_without_the_modality(drawn):
     space, _, _ = drawn
     known = space.tokens[np.flatnonzero(space.provider.present("image"))[0]]

@@ -6,7 +6,10 @@ import pytest
 
 import recbole_sda
 from recbole_sda.report.page.neighbours import choose_queries
-from recbole_sda.report.page.users import Ranked, choose_users, popularity, rank_first_batch, tell_users
+from recbole_sda.report.page.recommenders import Popularity
+from recbole_sda.report.page.users import Ranked, choose_users, rank_first_batch, tell_users
+
+TINY_BPR = {"demo_items": 40, "demo_users": 60, "epochs": 1}
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +35,36 @@ def test_histories_are_in_order_and_without_what_was_tested(finished, loaded):
     rows = pd.read_csv(finished / "data" / "demo" / "demo.inter", sep="\t")
     rows.columns = [name.partition(":")[0] for name in rows.columns]
     rows = rows.astype({"user_id": str, "item_id": str}).sort_values("timestamp", kind="stable")
-    for user in tell_users({"sda": loaded}, k=5, count=6, seed=1):
+    for user in tell_users({"sda": rank_first_batch(loaded, 5)}, loaded, count=6, seed=1):
         items = rows.item_id[rows.user_id == user.token].tolist()
-        assert [*user.had, *user.targets] == items[user.before :]
+        told = [*user.had, *user.targets]  # of the longest a model is shown the last items alone
+        assert told == items[-len(told) :]
+        assert user.before + len(user.had) == min(len(items) - 1, loaded.config["MAX_ITEM_LIST_LENGTH"])
         assert len(user.recommended["sda"]) == len(set(user.recommended["sda"])) == 5
+
+
+def test_histories_of_a_general_model_are_its_training_and_validation(finished, tmp_path):
+    places = {"checkpoint_dir": str(tmp_path), "data_path": str(finished / "data"), "features": "none"}
+    split = {"eval_args": {"split": {"RS": [0.6, 0.2, 0.2]}, "order": "RO", "group_by": "user", "mode": "full"}}
+    told = {**TINY_BPR, **places, **split, "result_file": str(tmp_path / "r.json")}
+    run = recbole_sda.run("BPR", "demo", told)
+    loaded = recbole_sda.load(run["artefacts"]["checkpoint"])
+    rows = pd.read_csv(finished / "data" / "demo" / "demo.inter", sep="\t")
+    rows.columns = [name.partition(":")[0] for name in rows.columns]
+    rows = rows.astype({"user_id": str, "item_id": str}).sort_values("timestamp", kind="stable")
+    for user in tell_users({"ids": rank_first_batch(loaded, 5)}, loaded, count=6, seed=1):
+        items = rows.item_id[rows.user_id == user.token].tolist()
+        left = [item for item in items if item not in user.targets]
+        assert user.had == left[user.before :]
+
+
+def test_a_sequential_model_is_told_with_what_it_was_shown(loaded):
+    ranked = rank_first_batch(loaded, 5)
+    shown = [np.array([1, 2, *target]) for target in ranked.targets]  # a target that was there before
+    (user,) = tell_users({"sda": ranked._replace(had=shown)}, loaded, count=1, seed=0)
+    tokens = loaded.dataset.id2token(loaded.dataset.iid_field, [1, 2]).tolist()
+    assert user.had == [*tokens, *user.targets]
+    assert user.before == 0
 
 
 def test_half_of_the_users_have_a_hit_where_there_are_such():
@@ -50,12 +79,14 @@ def test_half_of_the_users_have_a_hit_where_there_are_such():
 
 
 def test_popularity_counts_the_training_and_knows_the_tail(loaded):
-    known = popularity(loaded)
+    known = Popularity(loaded)
     train = loaded.train_data._dataset
-    assert sum(known.counts.values()) == train.inter_matrix(form="csr").nnz
-    assert known.tail < set(known.counts)
-    head = set(known.counts) - known.tail
-    assert min(known.counts[token] for token in head) >= max(known.counts[token] for token in known.tail)
+    tokens = list(loaded.dataset.field2id_token[loaded.dataset.iid_field][1:])
+    assert sum(map(known.count, tokens)) == train.inter_matrix(form="csr").nnz
+    tail = known.tail([*tokens, "unknown"])
+    assert tail < set(tokens)
+    assert min(map(known.count, set(tokens) - tail)) >= max(map(known.count, tail))
+    assert known.count("unknown") is None
 
 
 def test_items_asked_about_are_of_the_head_and_of_the_tail(tmp_path):

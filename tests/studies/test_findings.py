@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from recbole_sda.errors import SDAError
 from recbole_sda.studies import findings
 from recbole_sda.studies.arms import Arm, Cell, arms_of
 from recbole_sda.studies.definition import Axis, Claim, Definition
@@ -122,6 +123,33 @@ def test_a_gain_over_nothing_is_undefined():
     assert tail["signal"]["verdict"] == "not decided"
 
 
+def test_backbones_that_end_the_same_are_told_apart_and_no_two_arms_are_called_the_same():
+    definition = Definition("mine", "?", arms={"a": {}}, figures=FIGURES)
+    arms = arms_of(definition, {"backbones": ["one/base", "two/base", "three/large"]})
+    assert [arm.label for arm in arms] == ["a on one/base", "a on two/base", "a on large"]
+    double = Definition("mine", "?", arms={"a": {}, "a on base": {}}, figures=FIGURES)
+    assert len(arms_of(double, {"backbones": ["base"]})) == 2
+    axis = Definition("mine", "?", arms={"a": {}, "a, 1": {}}, figures=FIGURES, axis=Axis("x", (1, "1, 1")))
+    with pytest.raises(SDAError, match="two arms would be called 'a, 1, 1'; rename one of them"):
+        arms_of(axis, {"backbones": []})
+
+
+def test_between_arms_that_come_to_the_same_nothing_is_tested():
+    cells = [Cell(Arm(name, {}), 1, False, None) for name in DEFINITION.arms]
+    records = [record(ndcg_at_10=1.0, tailndcg_at_10=1.0) for _ in cells]
+    for each, features in zip(records, ("same", "same", "other"), strict=True):
+        each["recommender"]["depends_on"] = {"features": features}
+    rows = findings.comparisons(DEFINITION, findings.Values(cells, records, FIGURES))
+    assert {(row["arm"], row["over"]) for row in rows} == {("sda", "base")}
+
+
+def test_a_figure_of_the_axis_that_is_nowhere_is_refused():
+    figures = {"found": ("recommender.at $x",)}
+    values = findings.Values([Cell(Arm("a", {}, x=1), 1, False, None)], [record(ndcg_at_10=1.0)], figures)
+    with pytest.raises(SDAError, match=r"figure 'found': nothing that was measured is called recommender.at \$x"):
+        findings.check_found(figures, values)
+
+
 def result_of(values: findings.Values) -> dict:
     return {
         "seeds": values.seeds,
@@ -151,3 +179,17 @@ def test_the_notes_say_when_there_are_too_few_seeds():
     assert "with 3 seeds p cannot be below 0.25" in lines
     assert "claims need 10 seeds; with 3 none is decided" in lines
     assert "0.25" not in "\n".join(notes(result_of(planted())))
+
+
+def test_the_notes_say_when_so_many_claims_are_out_of_reach():
+    lines = "\n".join(notes(result_of(planted(range(1, 8)))))
+    assert "with 4 claims at once and 7 seeds the corrected p cannot be below 0.0625" in lines
+    assert "corrected p" not in "\n".join(notes(result_of(planted())))
+
+
+def test_a_claim_says_how_many_seeds_it_stands_on_where_some_have_no_gain():
+    values = planted()
+    values._found["base", False, 1, "all"] = 0.0
+    *_, claims = study_tables(result_of(values))
+    assert [row[4].partition("\n")[2] for row in claims.rows] == ["", "", "", "(9 of 10 seeds)"]
+    assert "in pp" in claims.header[2]

@@ -49,6 +49,11 @@ def test_a_study_of_ones_own(tmp_path):
     assert read(tmp_path).seeds == (1, 2, 3)
 
 
+def test_a_pair_and_its_mirror_are_one(tmp_path):
+    definition = read(tmp_path, baseline="a", compare=[["a", "b"]])
+    assert definition.pairs == (("a", "b"),)
+
+
 def test_an_axis_may_be_values_or_a_key(tmp_path):
     assert read(tmp_path, axis=AXIS, **VARYING).axis.values == (0.1, 0.2)
     by_key = read(tmp_path, axis={"label": "step", "key": "diagnose_steps"}, **VARYING)
@@ -86,6 +91,8 @@ def test_an_axis_may_be_values_or_a_key(tmp_path):
         ({**VARYING, "axis": {"label": "t"}}, r"axis=\{'label': 't'\} must be such as"),
         ({**VARYING, "axis": {"label": "t", "values": []}}, r"axis: values=\[\] must be a list of at least one"),
         ({"needs": "backbones"}, r"needs='backbones' must be a list"),
+        ({"least_seeds": "ten"}, r"least_seeds='ten' must be a whole number above 0"),
+        ({"control": {"seed": 1}}, r"control sets seed, which the study itself does"),
     ],
 )
 def test_a_mistake_names_the_file_what_was_found_and_the_remedy(tmp_path, values, message):

@@ -173,6 +173,17 @@ def test_a_figure_that_nothing_is_called_ends_the_study_with_the_first_cell(done
         run(figures={"links": "structure.mmr/image-text"}, claims=None)
 
 
+def test_a_claim_of_a_figure_that_is_not_measured_is_left_out_and_told(done, monkeypatch):
+    monkeypatch.chdir(done[1])
+    claims = {
+        "hit": {"says": "SDA hits", "arm": "sda", "over": "zero_shot", "figure": "NDCG@10"},
+        "held out": {"says": "SDA finds", "arm": "sda", "over": "zero_shot", "figure": "held out"},
+    }
+    result = run(claims=claims, keys={"study_measures": "alignment"})
+    assert [claim["says"] for claim in result["claims"]] == ["SDA finds"]
+    assert "claim hit (SDA hits): left out, for NDCG@10 is not measured" in result["notes"]
+
+
 def test_without_a_name_the_presets_are_listed(caplog):
     with caplog.at_level("INFO", "recbole_sda"):
         found = recbole_sda.study()
@@ -207,6 +218,16 @@ class TestRefusals:
     def test_a_recommender_without_a_model(self):
         with pytest.raises(SDAError, match=r"measures a recommender; say --model=SASRec.*--study_measures="):
             run(settings={"epochs": 1})
+
+    def test_a_control_and_seeds_of_keys_that_nobody_knows(self):
+        with pytest.raises(SDAError, match=r"control: key 'image_sginal' is unknown; did you mean image_signal"):
+            run(control={"image_sginal": 0})
+        with pytest.raises(SDAError, match=r"seed_keys: key 'sead' is unknown; did you mean seed"):
+            run(seed_keys=["sead"])
+
+    def test_a_metric_that_is_not_computed(self):
+        with pytest.raises(SDAError, match=r"arm zero_shot: figure 'NDCG': nothing measured is called .*ndcg@50"):
+            run(figures={"NDCG": "recommender.ndcg@50"}, claims=None)
 
     def test_a_key_that_the_arms_are_about(self):
         with pytest.raises(SDAError, match=r"zero_shot sets adapter=none, and adapter was given too"):

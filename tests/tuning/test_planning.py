@@ -140,10 +140,14 @@ def test_no_space_no_model_no_such_dataset():
 
 
 @pytest.mark.parametrize(
-    "key", ["space=a.yaml", "cpus=2", "gpus=1", "tune_samples=3", "resume=True", "ray_address=x"]
+    ("key", "reason"),
+    [
+        *[(key, "nothing is swept in a run") for key in ("space=a.yaml", "tune_samples=3", "resume=True")],
+        *[(key, "no sweep and no study.*say `tune` or `study") for key in ("cpus=2", "gpus=1", "ray_address=x")],
+    ],
 )
-def test_what_is_of_sweeps_is_refused_in_a_run(key):
+def test_what_is_of_sweeps_is_refused_in_a_run(key, reason):
     from recbole_sda.plans import model_configs
 
-    with pytest.raises(SDAError, match="nothing is swept in a run"):
+    with pytest.raises(SDAError, match=reason):
         model_configs("SASRec", "demo", None, None, [f"--{key}"])

@@ -89,6 +89,12 @@ def test_the_tables_have_every_trial_and_the_test_of_the_winners_alone():
     assert "0.3300" not in trials
 
 
+def test_a_winner_whose_test_failed_says_why():
+    failed = {**TRIALS[1], "error": {"type": "WorkerCrashedError", "message": "it died"}}
+    _, best = sweep_tables({**RESULT, "winners": {"SASRec": failed}})
+    assert "failed: WorkerCrashedError: it died" in best
+
+
 def test_the_csv_holds_what_the_table_does_and_whole_errors(tmp_path):
     write_csv(tmp_path / "results.csv", RESULT)
     rows = list(csv.DictReader((tmp_path / "results.csv").open(encoding="utf-8")))

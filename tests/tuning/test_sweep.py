@@ -18,20 +18,13 @@ from recbole_sda import recommend
 from recbole_sda.errors import SDAError
 from recbole_sda.report import figures
 
-ray = pytest.importorskip("ray")
+pytest.importorskip("ray")
 
 SPACE = {"align_temperature": [0.1, 0.2], "n_heads": [2, 3]}  # 3 does not divide SASRec's width of 64
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def swept(cluster, tmp_path_factory):
+def swept(ray_cluster, tmp_path_factory):
     """The folder in which a sweep ran, and what it returned."""
     folder = tmp_path_factory.mktemp("swept")
     with pytest.MonkeyPatch.context() as patch:
@@ -105,12 +98,12 @@ def test_nothing_to_resume(inside):
 
 
 def test_more_than_ray_has(inside):
-    with pytest.raises(SDAError, match="cpus=64 for each trial, and Ray has 2; lower cpus"):
+    with pytest.raises(SDAError, match="cpus=64 for each trial, and Ray has 4; lower cpus"):
         recbole_sda.tune("SASRec,BPR", "demo", {**KEYS, "cpus": 64})
 
 
 @pytest.mark.slow
-def test_optuna_and_asha(cluster, tmp_path, monkeypatch):
+def test_optuna_and_asha(ray_cluster, tmp_path, monkeypatch):
     pytest.importorskip("optuna")
     monkeypatch.chdir(tmp_path)
     Path("space.yaml").write_text("learning_rate: {loguniform: [1e-4, 0.1]}\n")
@@ -122,7 +115,7 @@ def test_optuna_and_asha(cluster, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(cluster, tmp_path, monkeypatch):
+def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(ray_cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_space({"learning_rate": [0.001]})
     killed = []
@@ -147,8 +140,9 @@ def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(cluster, t
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_killed_goes_on(tmp_path, monkeypatch):
-    ray.shutdown()  # the killed command has a cluster of its own
+def test_a_sweep_that_is_killed_goes_on(
+    ray_cluster, tmp_path, monkeypatch
+):  # the killed one has a cluster of its own
     monkeypatch.chdir(tmp_path)
     write_space({"learning_rate": [0.1, 0.01, 0.001]})
     keys = {**KEYS, "features": "none", "epochs": 30, "stopping_step": 30, "tune_concurrent": 1}
@@ -165,7 +159,6 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path, monkeypatch):
         if record["state"] == "finished":
             kept[record["values"]["learning_rate"]] = record["seconds"]
     result = recbole_sda.tune("BPR", "demo", {**keys, "resume": True})
-    ray.shutdown()
     seconds = {entry["values"]["learning_rate"]: entry["seconds"] for entry in result["trials"]}
     assert len(seconds) == 3
     assert {rate: seconds[rate] for rate in kept} == kept

@@ -2,21 +2,28 @@
 
 import errno
 import json
+import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
-from small_sweep import planned_sweep
+from small_sweep import KEYS, planned_sweep
 
 import recbole_sda
 from recbole_sda import recommend
+from recbole_sda.config import SDAConfig
+from recbole_sda.model.registry import OWN_MODELS, SLOTS, _defaults
 from recbole_sda.prepare import prepare_dataset
+from recbole_sda.ray_cluster import show_gpus
 from recbole_sda.tuning import trial as trial_module
+from recbole_sda.tuning.planning import plan
 from recbole_sda.tuning.records import Records
 from recbole_sda.tuning.results import _write_best
-from recbole_sda.tuning.sweep import _ended
-from recbole_sda.tuning.trial import evaluate_winner, run_trial
+from recbole_sda.tuning.settings import read_command
+from recbole_sda.tuning.sweep import _ended, _finished, _identity
+from recbole_sda.tuning.trial import Job, evaluate_winner, run_trial
 from recbole_sda.tuning.workers import _scheduler
 
 
@@ -133,6 +140,87 @@ def test_devices_are_those_that_ray_gave(sweep, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     assert replace(job, gpus=1).configure(trial)["gpu_id"] == "3"
     assert job.configure(trial)["gpu_id"] == "-1"
+
+
+def test_a_gpu_that_is_typed_is_the_commands_and_not_the_trials(sweep, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    command, settings, base = read_command("BPR", "demo", {**KEYS, "features": "none"}, None, ["--gpu_id=0,1"])
+    (trial, *_) = plan(command, settings).trials
+    job = Job(command, "sweep", 1, 1.0, "ndcg@10", True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert job.configure(trial)["gpu_id"] == "3"
+    show_gpus(base)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == str(base["gpu_id"]) == "0,1"
+
+
+def test_a_cluster_counts_the_gpus_that_the_user_had_where_none_is_named(sweep, monkeypatch):
+    _, _, base = read_command("BPR", "demo", {**KEYS, "features": "none"}, None, ())
+    for users in ("2,3", None):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        monkeypatch.setattr(SDAConfig, "users_gpus", users)
+        show_gpus(base)
+        assert os.environ.get("CUDA_VISIBLE_DEVICES") == users
+
+
+def test_a_model_of_the_users_own_goes_to_workers_by_its_path(sweep, tmp_path, monkeypatch):
+    (tmp_path / "my_shop.py").write_text(
+        "from recbole.model.general_recommender import BPR\nclass MyRec(BPR): pass\n"
+    )
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    tables = [(table, dict(table)) for table in (OWN_MODELS, SLOTS, _defaults)]
+    try:
+        job, settings, planned, _ = planned_sweep(
+            {"learning_rate": [0.01]}, model="my_shop:MyRec", features="none"
+        )
+        (trial,) = planned.trials
+        assert (settings.models, trial.model) == (("my_shop:MyRec",), "my_shop:MyRec")
+        assert trial.name.startswith("MyRec-")
+        for table in (OWN_MODELS, SLOTS, _defaults):
+            del table["MyRec"]  # as in a worker
+        assert job.configure(trial)["model"] == "MyRec"
+        Path("sweep").mkdir()
+        file = _write_best(Path("sweep"), trial, job)
+        assert file.name == "best-MyRec.yaml"
+        assert "--model=my_shop:MyRec " in file.read_text()
+    finally:
+        sys.modules.pop("my_shop", None)
+        for table, was in tables:
+            table.clear()
+            table.update(was)
+
+
+def test_a_finished_record_is_not_written_over_by_less(sweep):
+    job, _, (trial, _) = sweep
+    records = Records(job.sweep)
+    finished = {"state": "finished", "curve": [{"epoch": 1, "valid_score": 0.3}], "score": 0.3, "seconds": 1.0}
+    records.write(trial, finished)
+    told = []
+    assert run_trial(trial, job, told.append)["score"] == 0.3
+    assert [entry["epoch"] for entry in told] == [1]
+    for state in ("running", "stopped", "failed"):
+        assert records.write(trial, {"state": state, "curve": []})["state"] == "finished"
+    assert records.read(trial)["score"] == 0.3
+    assert _ended(records.read(trial), "its worker died", None)["state"] == "finished"
+
+
+@pytest.mark.parametrize(("search", "kept"), [("grid", 0), ("optuna", 2)])
+def test_what_is_resumed_under_asha(sweep, search, kept):
+    job, settings, trials = sweep
+    records = Records(job.sweep)
+    for trial, state in zip(trials, ("finished", "stopped"), strict=True):
+        records.write(trial, {"state": state, "curve": []})
+    settings = replace(settings, resume=True, scheduler="asha", search=search)
+    assert len(_finished(records, settings)) == kept
+
+
+def test_data_that_changed_is_another_sweep(sweep):
+    _, settings, _ = sweep
+    _, _, _, base = planned_sweep({"learning_rate": [0.01, 0.001]}, features="none")
+    before = _identity(settings, base, [])
+    assert before == _identity(settings, base, [])
+    (file,) = Path(base["data_path"]).glob("*.inter")
+    file.write_text(file.read_text() + "\n")
+    assert before != _identity(settings, base, [])
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"state": "finished"}'])

@@ -8,6 +8,7 @@ from recbole_sda.report.page.look import Chart, colors_of, label, labels, number
 from recbole_sda.report.summary import named_runs, summarise
 from recbole_sda.report.table import Table, score
 
+OUTLINE = "#5c6876"  # the lighter colours need one on white
 GROUPS = {"": "all users", "head": "head targets", "tail": "tail targets"}
 
 
@@ -32,7 +33,7 @@ def head_tail_chart(result: dict) -> Chart:
                 "array": [one.get("sd") or 0 for one in found],
                 "visible": any(one.get("sd") for one in found),
             },
-            marker_color=colors[entry["variant"]],
+            marker={"color": colors[entry["variant"]], "line": {"color": OUTLINE, "width": 1}},
             legendgroup=label(entry["variant"]),
             showlegend=entry["variant"] not in named,
         )

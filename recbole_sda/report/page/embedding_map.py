@@ -29,6 +29,7 @@ class EmbeddingMap:
     Attributes:
         tokens: the items, those of the sample first.
         sampled: so many of ``tokens`` are the sample.
+        embedded: so many of the examined items have a feature.
         conflicting: the most conflicting, worst first; a part of ``tokens``.
         cosines: a space's label → (tokens,) cosine of each item's own two vectors, NaN where it lacks one.
         pair: the two modalities that conflict is about; None where no two share a width.
@@ -37,6 +38,7 @@ class EmbeddingMap:
 
     tokens: tuple[str, ...]
     sampled: int
+    embedded: int
     conflicting: tuple[str, ...]
     cosines: dict[str, np.ndarray]
     pair: tuple[str, str] | None
@@ -60,12 +62,14 @@ def map_items(spaces: Sequence[Space], *, items: int, seed: int, projection: str
     pair = _pair(last)
     cosines = last.pair_cosines(*pair) if pair else np.full(len(last.tokens), np.nan, dtype=np.float32)
     worst = _lowest(cosines)
-    sample = sample_rows(_embedded(last), items, seed)
+    embedded = _embedded(last)
+    sample = sample_rows(embedded, items, seed)
     rows = np.concatenate([sample, worst[~np.isin(worst, sample)]])
     tokens = tuple(last.tokens[row] for row in rows)
     points = {space.label: _place(space, tokens, projection, seed) for space in spaces}
     own = {s.label: _own_cosines(s, tokens, pair) for s in spaces} if pair else {}
-    return EmbeddingMap(tokens, len(sample), tuple(last.tokens[row] for row in worst), own, pair, points)
+    conflicting = tuple(last.tokens[row] for row in worst)
+    return EmbeddingMap(tokens, len(sample), len(embedded), conflicting, own, pair, points)
 
 
 def sample_rows(rows: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -15,11 +15,14 @@ from recbole_sda.artefacts import read_manifest
 from recbole_sda.errors import SDAError
 from recbole_sda.features.provider import StoredModality
 from recbole_sda.features.sources import open_features
-from recbole_sda.report.page.result import command
+from recbole_sda.loading import read_checkpoint
+from recbole_sda.report.page.result import as_variant, command
 from recbole_sda.report.summary import named_runs
+from recbole_sda.variants import VARIANTS
 
 PREFERRED = ("sda", "info_nce", "lora")  # of the adapted variants, the one that the page looks into
 MOST_ADAPTERS = 12  # whose curves are drawn
+WITH_ADAPTER = "ids,zero_shot,sda"
 
 
 class MissingError(SDAError):
@@ -49,10 +52,12 @@ class Run:
     Args:
         result: see :func:`recbole_sda.report.page.result.read_result`.
         file: its file; artefacts of a folder that was moved as a whole are found from it.
+        data_path: the folder that holds the dataset's folder; None where only a checkpoint says it.
     """
 
     result: dict
     file: Path | None = None
+    data_path: str | None = None
 
     @cached_property
     def runs(self) -> list[dict]:
@@ -86,8 +91,12 @@ class Run:
                     return moved
         return path
 
-    def adapters(self) -> dict[str, dict]:
-        """Label → manifest, of every adapter that is there.
+    def command(self, verb: str, run: dict | None = None, **keys) -> str:
+        """What would make something of ``run``, the shown one if not said, in the same folders."""
+        return command(verb, self.result, run or self.shown, **{**self._places, **keys})
+
+    def adapters(self) -> tuple[dict[str, dict], list[str]]:
+        """Label → manifest, of the first adapters that are there; and what of the others.
 
         Raises:
             MissingError: there is none.
@@ -102,18 +111,21 @@ class Run:
             except (OSError, ValueError) as error:
                 reasons.append(f"adapter {run['artefacts']['adapter']} cannot be read: {error}")
         if not found:
-            raise MissingError(*_no_adapter(self.result, reasons))
-        return dict(list(found.items())[:MOST_ADAPTERS])
+            raise self._no_adapter(reasons)
+        if len(found) > MOST_ADAPTERS:
+            more = len(found) - MOST_ADAPTERS
+            reasons.append(f"{more} of {len(found)} adapters: {MOST_ADAPTERS} are drawn at most")
+        return dict(list(found.items())[:MOST_ADAPTERS]), reasons
 
     def adapter(self) -> dict:
         """The manifest of the shown run's adapter."""
         named = self.shown["artefacts"].get("adapter")
         if not named:
-            raise MissingError(*_no_adapter(self.result, []))
+            raise self._no_adapter([])
         try:
             return read_manifest(self.path(named))
         except (OSError, ValueError) as error:
-            raise MissingError(*_no_adapter(self.result, [f"adapter {named} cannot be read: {error}"])) from error
+            raise self._no_adapter([f"adapter {named} cannot be read: {error}"]) from error
 
     def sides(self) -> list[Side]:
         """Features before adaptation, if they are there, and after it; or the only ones that there are.
@@ -123,8 +135,7 @@ class Run:
         """
         named = self.shown["artefacts"].get("features")
         if not named:
-            again = command("run", self.result, self.shown["model"], compare="ids,zero_shot,sda")
-            raise MissingError("the run had no features", again)
+            raise MissingError("the run had no features", self.command("run", compare=WITH_ADAPTER))
         after = self._side(self.shown["variant"], named)
         if not self.shown["artefacts"].get("adapter"):
             return [after]
@@ -132,7 +143,7 @@ class Run:
         return [before, after] if before else [after]
 
     def zero_shot_command(self) -> str:
-        return command("embed", self.result, adapter="none", **self._places())
+        return self.command("embed", adapter="none", features=None)
 
     def conflict(self) -> dict:
         """What `diagnose conflict` measured of this run's adapters.
@@ -149,8 +160,9 @@ class Run:
                         return result
                 except (OSError, ValueError, LookupError, TypeError, AttributeError):
                     continue
-        # It compares adapters itself.
-        again = command("diagnose conflict", self.result, adapter=None, alignment=None, **self._places())
+        # It compares adapters itself, under the loss of the shown one.
+        keys = {"alignment": VARIANTS.get(self.shown["variant"], {}).get("alignment"), "adapter": None}
+        again = self.command("diagnose conflict", features=None, **keys)
         raise MissingError("no gradients of these adapters were measured", again)
 
     def checkpoint_folders(self) -> list[Path]:
@@ -168,9 +180,27 @@ class Run:
     def _beside(self, run: dict) -> list[dict]:
         return [other for other in self.runs if all(other[key] == run[key] for key in ("model", "seed"))]
 
+    @cached_property
     def _places(self) -> dict:
+        """Keys of the folders that are not where a run looks by itself."""
         folders = [str(folder) for folder in self.checkpoint_folders()]
-        return {"checkpoint_dir": folders[0]} if folders and folders[0] != "saved" else {}
+        places = {"data_path": self.data_path or self._trained_on(), "checkpoint_dir": next(iter(folders), None)}
+        usual = {"data_path": "dataset", "checkpoint_dir": "saved"}
+        return {key: place for key, place in places.items() if place not in (None, usual[key])}
+
+    def _trained_on(self) -> str | None:
+        """Where the dataset's folder lay, as a checkpoint says."""
+        for run in (self.shown, *self.runs):
+            try:
+                checkpoint = read_checkpoint(self.path(run["artefacts"]["checkpoint"]))
+                return str(Path(checkpoint["config"]["data_path"]).parent)
+            except (SDAError, LookupError, TypeError):
+                continue
+        return None
+
+    def _no_adapter(self, reasons: list[str]) -> MissingError:
+        reason = "; ".join(reasons) or "no adapter was trained in this run"
+        return MissingError(reason, self.command("run", self.runs[0], compare=WITH_ADAPTER))
 
     def _side(self, label: str, named: str) -> Side:
         # Of several stores each was named; a store that moved is one.
@@ -178,7 +208,7 @@ class Run:
         try:
             return Side(label, open_features(path), path)
         except SDAError as error:
-            again = command("run", self.result, self.shown["model"], compare=self.shown["variant"])
+            again = self.command("run", **as_variant(self.shown))
             raise MissingError(f"the features of {label} cannot be read: {error}", again) from error
 
     def _before(self, after: Side) -> Side | None:
@@ -203,8 +233,3 @@ class Run:
 
 def _manifests(folder: Path) -> Iterator[Path]:
     return iter(sorted(folder.glob("*/manifest.json")))
-
-
-def _no_adapter(result: dict, reasons: list[str]) -> tuple[str, str]:
-    again = command("run", result, result["runs"][0].get("model", result["model"]), compare="ids,zero_shot,sda")
-    return "; ".join(reasons) or "no adapter was trained in this run", again

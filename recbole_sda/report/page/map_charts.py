@@ -1,5 +1,7 @@
 """The map's panels: a point an item and modality, a thin line between an item's own."""
 
+from itertools import cycle
+
 from plotly import graph_objects
 
 from recbole_sda.report.page.embedding_map import EmbeddingMap
@@ -34,7 +36,7 @@ def _map_chart(name: str, space: str, embedding_map: EmbeddingMap, numbers: list
     figure.add_scatter(
         x=x, y=y, customdata=carried, mode="lines", line=line, name="same item", hoverinfo="skip", showlegend=False
     )
-    for modality, color in zip(modalities, MODALITY_COLORS, strict=False):
+    for modality, color in zip(modalities, cycle(MODALITY_COLORS), strict=False):
         rows = [row for row in range(len(numbers)) if points[modality][row][0] == points[modality][row][0]]
         figure.add_scatter(
             x=[_rounded(points[modality][row][0]) for row in rows],

@@ -5,9 +5,11 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from recbole_sda.defaults import parse_value
 from recbole_sda.errors import SDAError
 from recbole_sda.report.notes import notes
 from recbole_sda.report.table import result_tables, title
+from recbole_sda.variants import VARIANTS
 
 RUN_FIELDS = {
     "variant": str,
@@ -20,6 +22,7 @@ RUN_FIELDS = {
     "missing": dict,
 }
 OPTIONAL = {"config": dict, "versions": dict, "hardware": dict, "split": str, "k": int}
+SET_BY_COMPARE = ("features", "adapter", "alignment")
 WHERE = "a run writes it to result_file, or under checkpoint_dir/results"
 
 
@@ -48,20 +51,49 @@ def is_finished(result: dict) -> bool:
     return "summary" in result
 
 
-def command(verb: str, result: dict, model: str | None = None, **keys) -> str:
-    """The command line of ``verb`` under the result's own configuration, changed by ``keys``; None leaves one out.
+def command(verb: str, result: dict, run: dict, **keys) -> str:
+    """The command line of ``verb`` under the configuration and the seed of ``run``, changed by ``keys``.
+
+    Keys that are None are left out, and so is what a run would refuse beside the others.
 
     Args:
-        model: whose configuration, if the verb takes one; otherwise that of the first.
+        run: one of the result's, with its model and seed.
     """
-    said = next(iter(result["config"].values()), {}) if model is None else result["config"].get(model, {})
-    values = {"dataset": result["dataset"], **({"model": model} if model else {}), **said, **keys}
-    words = [
-        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in values.items()
-        if value is not None
-    ]
+    said = {"seed": run["seed"], **result["config"].get(run["model"], {}), **keys}
+    values = {key: value for key, value in said.items() if value is not None}
+    if "compare" in values:  # it sets them itself
+        own = "features" in values["compare"].split(",")
+        values = {key: v for key, v in values.items() if key not in SET_BY_COMPARE or (own and key == "features")}
+    if verb == "run":
+        values = _accepted(run["model"], result["dataset"], values)
+    named = {"dataset": result["dataset"], "model": run["model"], **values}
+    words = [f"--{key}={_typed(value)}" for key, value in named.items()]
     return shlex.join(["python", "run_recbole_sda.py", *verb.split(), *words])
+
+
+def as_variant(run: dict) -> dict:
+    """The keys by which `run` trains this variant alone; of one without a name those that the run was told."""
+    return {"compare": run["variant"]} if run["variant"] in VARIANTS else {}
+
+
+def _accepted(model: str, dataset: str, values: dict) -> dict:
+    """Without what the model does not read and what would do nothing: typed, it is refused."""
+    from recbole_sda.config import SDAConfig  # it imports RecBole
+    from recbole_sda.idle_keys import idle_in
+
+    try:
+        config = SDAConfig(model, dataset, config_dict=values, one_of_several=True)
+    except SDAError:  # a result of another version, or a class of the user's own: the command will say it
+        return values
+    refused = {*config.unused_keys, *idle_in(config, values)}
+    return {key: value for key, value in values.items() if key not in refused}
+
+
+def _typed(value: object) -> str:
+    """As the command line reads it back."""
+    if isinstance(value, str):
+        return value
+    return repr(value) if parse_value(repr(value)) == value else json.dumps(value)
 
 
 def _checked(result: object, where: str) -> dict:

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from recbole_sda.errors import SDAError
-from recbole_sda.loading import Loaded, load
 from recbole_sda.report.conflict import conflict_notes
 from recbole_sda.report.page.adapter_charts import adapter_chart, cosine_chart, gates_chart, kept_record
 from recbole_sda.report.page.charts import head_tail_chart, recommender_chart
@@ -19,9 +18,9 @@ from recbole_sda.report.page.items import ShownItems
 from recbole_sda.report.page.look import Chart
 from recbole_sda.report.page.map_charts import map_charts
 from recbole_sda.report.page.neighbours import choose_queries, find_neighbours
-from recbole_sda.report.page.result import command
+from recbole_sda.report.page.recommenders import Recommenders
 from recbole_sda.report.page.spaces import Space
-from recbole_sda.report.page.users import Popularity, popularity, tell_users
+from recbole_sda.report.page.users import rank_first_batch, tell_users
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +63,7 @@ class Sections:
 
     def __init__(self, run: Run, options: Options):
         self.run, self.options, self.items = run, options, ShownItems()
+        self._recommenders = Recommenders(run, options.data_path)
 
     @property
     def builders(self) -> dict[tuple[str, str], Callable[[], dict]]:
@@ -92,14 +92,14 @@ class Sections:
             reason = f"what it would show cannot be read ({type(error).__name__}: {error})"
             return Section(name, title, missing=reason)
 
-    @property
+    @cached_property
     def dataset_folder(self) -> Path:
         """Where the dataset is: as told, as the checkpoint says, or at RecBole's default."""
         name = self.run.result["dataset"]
         if self.options.data_path:
             return Path(self.options.data_path) / name
         try:
-            return Path(self._recommender.config["data_path"])
+            return Path(self._recommenders.shown.config["data_path"])
         except SDAError:
             return Path("dataset") / name
 
@@ -115,7 +115,7 @@ class Sections:
         return {"charts": [recommender_chart(self.run.runs)]}
 
     def _adapter(self) -> dict:
-        adapters = self.run.adapters()
+        adapters, left_out = self.run.adapters()
         kept = {name: kept_record(manifest["held_out"])["step"] for name, manifest in adapters.items()}
         warnings = [
             f"{name}, step {record['step']}: {warning}"
@@ -123,7 +123,7 @@ class Sections:
             for record in manifest["held_out"]
             for warning in record.get("warnings", [])
         ]
-        return {"charts": [adapter_chart(adapters)], "kept": kept, "warnings": warnings}
+        return {"charts": [adapter_chart(adapters)], "kept": kept, "left_out": left_out, "warnings": warnings}
 
     def _gates(self) -> dict:
         manifest = self.run.adapter()
@@ -157,14 +157,16 @@ class Sections:
             "pair": found.pair,
             "projection": {"tsne": "t-SNE", "umap": "UMAP"}[self.options.projection],
             "sampled": found.sampled,
+            "embedded": found.embedded,
             "examined": len(spaces[-1].tokens),
             "all": self._all_items,
             "only": self._why_alone(),
         }
 
     def _neighbours(self) -> dict:
-        known = self._popularity
-        queries = choose_queries(self._spaces, known.tail if known else None, seed=self.options.seed)
+        known = self._recommenders.popularity
+        tail = known.tail(self._spaces[-1].tokens) if known else None
+        queries = choose_queries(self._spaces, tail, seed=self.options.seed)
         found = find_neighbours(self._spaces, queries, k=NEIGHBOURS)
         for query in found:
             self.items.number(query.token)
@@ -175,27 +177,44 @@ class Sections:
         return {"queries": found, "examined": examined, "all": self._all_items, "only": self._why_alone()}
 
     def _users(self) -> dict:
-        last = self._recommender
-        recommenders = {}
+        shown, ranked, left_out, k = self.run.shown, {}, {}, self.run.result["k"]
+        last = rank_first_batch(self._recommenders.shown, k)
         for run in self.run.compared[:-1]:
             try:
-                recommenders[run["variant"]] = self._load(run)
-            except MissingError as missing:
-                logger.info("report: %s is not compared: %s", run["variant"], missing)
-        recommenders[self.run.shown["variant"]] = last
-        users = tell_users(recommenders, k=self.run.result["k"], count=self.options.users, seed=self.options.seed)
+                other = rank_first_batch(self._recommenders.load(run), k)
+            except SDAError as missing:
+                left_out[run["variant"]] = str(missing)
+                continue
+            if np.array_equal(other.users, last.users):
+                ranked[run["variant"]] = other
+            else:
+                left_out[run["variant"]] = "the first batch of its test has other users"
+        ranked[shown["variant"]] = last
+        users = tell_users(ranked, self._recommenders.shown, count=self.options.users, seed=self.options.seed)
         for user in users:
             self.items.numbers([*user.had, *user.targets])
             for recommended in user.recommended.values():
                 self.items.numbers(recommended)
-        return {"users": users, "variant": self.run.shown["variant"], "model": self.run.shown["model"]}
+        return {"users": users, "variant": shown["variant"], "model": shown["model"], "left_out": left_out}
 
     def tell_popularity(self) -> None:
-        if known := self._popularity:
-            for token in list(self.items.tokens):
-                if token in known.counts:
-                    tail = " (long tail)" if token in known.tail else ""
-                    self.items.tell(token, f"{known.counts[token]:,} training interactions{tail}")
+        """Of every item on the page; then the recommender is given up."""
+        if known := self._recommenders.popularity:
+            tail = known.tail(self.items.tokens)
+            for token in self.items.tokens:
+                if (count := known.count(token)) is not None:
+                    said = " (long tail)" if token in tail else ""
+                    self.items.tell(token, f"{count:,} training interactions{said}")
+        _ = self.dataset_folder  # a checkpoint says it
+        self._recommenders.forget()
+
+    def read_items(self) -> tuple[list[dict], str]:
+        """See :meth:`recbole_sda.report.page.items.ShownItems.read`."""
+        try:
+            embedded = self.run.sides()[-1].features
+        except SDAError:
+            embedded = {}
+        return self.items.read(self.dataset_folder, self.said, embedded)
 
     @cached_property
     def _spaces(self) -> list[Space]:
@@ -213,43 +232,3 @@ class Sections:
             return None
         reason = "no zero-shot features of this catalogue were found"
         return {"reason": reason, "command": self.run.zero_shot_command()}
-
-    @cached_property
-    def _loaded(self) -> Loaded | MissingError:
-        try:
-            return self._load(self.run.shown)
-        except MissingError as missing:
-            return missing
-
-    @property
-    def _recommender(self) -> Loaded:
-        if isinstance(self._loaded, MissingError):
-            raise self._loaded
-        return self._loaded
-
-    @cached_property
-    def _popularity(self) -> Popularity | None:
-        return None if isinstance(self._loaded, MissingError) else popularity(self._loaded)
-
-    def _load(self, run: dict) -> Loaded:
-        """The run's recommender.
-
-        Raises:
-            MissingError: its checkpoint, its features or its dataset are not there.
-        """
-        named, features = (run["artefacts"].get(key) for key in ("checkpoint", "features"))
-        again = command("run", self.run.result, run["model"], compare=run["variant"])
-        if not named:
-            raise MissingError(f"{run['variant']} left no checkpoint", again)
-        moved = str(self.run.path(features)) if features and not _is_several(features) else features
-        try:
-            moved = None if moved == features else moved  # where the checkpoint says
-            return load(self.run.path(named), features=moved, data_path=self.options.data_path)
-        except SDAError as error:
-            raise MissingError(str(error), again) from error
-        except Exception as error:  # a damaged file raises almost any kind
-            raise MissingError(f"{named} cannot be loaded ({type(error).__name__}: {error})", again) from error
-
-
-def _is_several(features: str) -> bool:
-    return "," in features or "=" in features

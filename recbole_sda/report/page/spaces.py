@@ -7,6 +7,7 @@ mean is taken away tells items apart. Everything goes by slices of the rows: no 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import NamedTuple
 
 import numpy as np
@@ -69,14 +70,15 @@ class Space:
         return cosines
 
     def nearest(self, modality: str, queries: Sequence[str], *, k: int) -> list[list[Neighbour]]:
-        """The k nearest other items of each query, the nearest first, by comparing every one."""
+        """The k nearest other items of each query, the nearest first, by comparing every one; none without it."""
+        has = FeatureProvider({modality: self.features[modality]}, queries, missing="learn").present(modality)
         wanted = self.vectors(modality, queries)
         present = self.provider.present(modality)
         found: list[list[Neighbour]] = [[] for _ in queries]
         for part, values in self.slices(modality):
             cosines = wanted @ values.T  # (queries, n)
             cosines[:, ~present[part]] = -np.inf
-            for query, row, best in zip(queries, cosines, found, strict=True):
+            for query, row, best in compress(zip(queries, cosines, found, strict=True), has):
                 for place in np.argpartition(-row, min(k, len(row) - 1))[: k + 1]:
                     token = self.tokens[part.start + place]
                     if token != query and np.isfinite(row[place]):

@@ -6,13 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from recbole.data.dataloader import FullSortEvalDataLoader
+from recbole.data.interaction import Interaction
+from recbole.utils import ModelType
 from torch import Tensor
 
 from recbole_sda.errors import SDAError
 from recbole_sda.evaluation.candidates import restricted_by, restrictions
-from recbole_sda.evaluation.groups import group_items
-from recbole_sda.evaluation.popularity import training_popularity
-from recbole_sda.histories import Histories
 from recbole_sda.loading import Loaded
 from recbole_sda.serving import scores_of_pairs
 
@@ -31,6 +30,7 @@ class Ranked(NamedTuple):
     users: np.ndarray
     items: np.ndarray
     targets: list[np.ndarray]
+    had: list[np.ndarray] | None = None  # ids, oldest first: what a sequential model was shown; None of others
 
     @property
     def hits(self) -> np.ndarray:
@@ -46,11 +46,6 @@ class User(NamedTuple):
     before: int  # how many more there were
     targets: list[str]
     recommended: dict[str, list[str]]  # variant → best first
-
-
-class Popularity(NamedTuple):
-    counts: dict[str, int]  # token → training interactions
-    tail: set[str]
 
 
 @torch.no_grad()
@@ -74,7 +69,7 @@ def rank_first_batch(loaded: Loaded, k: int) -> Ranked:
     best, items = scores.topk(min(k, scores.shape[1] - 1))
     items[torch.isinf(best)] = 0
     targets = [target_items[target_rows == row].cpu().numpy() for row in range(len(users))]
-    return Ranked(users.cpu().numpy(), items.cpu().numpy(), targets)
+    return Ranked(users.cpu().numpy(), items.cpu().numpy(), targets, _shown_histories(loaded, interaction))
 
 
 def choose_users(ranked: Ranked, count: int, seed: int) -> np.ndarray:
@@ -85,21 +80,17 @@ def choose_users(ranked: Ranked, count: int, seed: int) -> np.ndarray:
     return np.concatenate([groups[0][:with_hit], groups[1][: count - with_hit]])
 
 
-def tell_users(recommenders: Mapping[str, Loaded], *, k: int, count: int, seed: int) -> list[User]:
+def tell_users(ranked: Mapping[str, Ranked], loaded: Loaded, *, count: int, seed: int) -> list[User]:
     """Some users of the test under each variant; the last variant's hits choose them.
 
     Args:
-        recommenders: variant → what :func:`recbole_sda.load` returned, on one dataset and split.
+        ranked: variant → what :func:`rank_first_batch` returned, of the same users.
+        loaded: the last variant's recommender.
     """
-    ranked = {variant: rank_first_batch(loaded, k) for variant, loaded in recommenders.items()}
-    loaded, last = list(recommenders.values())[-1], list(ranked.values())[-1]
-    ranked = {variant: found for variant, found in ranked.items() if np.array_equal(found.users, last.users)}
-    histories, dataset = Histories(loaded.config), loaded.dataset
-    told = []
+    last, dataset, told = list(ranked.values())[-1], loaded.dataset, []
     for row in choose_users(last, count, seed):
         user, targets = last.users[row], last.targets[row]
-        _, items = histories.items(torch.tensor([user]))
-        had = [item for item in items.tolist() if item not in targets]
+        had = _before_test(loaded, user) if last.had is None else last.had[row]
         shown = had[-SHOWN_HISTORY:]
         told.append(
             User(
@@ -113,18 +104,30 @@ def tell_users(recommenders: Mapping[str, Loaded], *, k: int, count: int, seed: 
     return told
 
 
-def popularity(loaded: Loaded) -> Popularity:
-    """Of every item in training, and which are the long tail as the test groups them."""
-    train = loaded.train_data._dataset
-    tokens = list(map(str, loaded.dataset.field2id_token[loaded.dataset.iid_field]))
-    counts, tail = training_popularity(train), group_items("tail", loaded.config, train)
-    return Popularity(
-        {token: int(count) for token, count in zip(tokens[1:], counts[1:], strict=True)},
-        {tokens[item] for item in np.flatnonzero(tail)},
-    )
+def _shown_histories(loaded: Loaded, interaction: Interaction) -> list[np.ndarray] | None:
+    """What the batch shows a sequential model of each user's items, padding left out."""
+    config = loaded.config
+    if config["MODEL_TYPE"] != ModelType.SEQUENTIAL:
+        return None
+    items = interaction[config["ITEM_ID_FIELD"] + config["LIST_SUFFIX"]].cpu().numpy()
+    lengths = interaction[config["ITEM_LIST_LENGTH_FIELD"]].tolist()
+    return [row[:length] for row, length in zip(items, lengths, strict=True)]
 
 
-def _scores(loaded: Loaded, interaction) -> Tensor:
+def _before_test(loaded: Loaded, user: int) -> np.ndarray:
+    """The user's items in training and validation, by time where that is known."""
+    items, times = [], []
+    for data in (loaded.train_data, loaded.valid_data):
+        dataset = data._dataset
+        rows = dataset.inter_feat[dataset.uid_field] == user
+        items.append(dataset.inter_feat[dataset.iid_field][rows].cpu().numpy())
+        if dataset.time_field in dataset.inter_feat.interaction:
+            times.append(dataset.inter_feat[dataset.time_field][rows].cpu().numpy())
+    found = np.concatenate(items)
+    return found[np.argsort(np.concatenate(times), kind="stable")] if times else found
+
+
+def _scores(loaded: Loaded, interaction: Interaction) -> Tensor:
     """(users, items + 1)"""
     interaction = interaction.to(loaded.config["device"])
     try:

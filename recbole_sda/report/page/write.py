@@ -1,6 +1,7 @@
 """The door: a result in, a folder with the page and its charts' pictures out."""
 
 import logging
+import tempfile
 from pathlib import Path
 
 from recbole_sda.artefacts import written_whole
@@ -15,7 +16,11 @@ from recbole_sda.report.table import result_tables, title
 logger = logging.getLogger(__name__)
 
 PAGE = "report.html"
+TRIED_BYTES = 2**20
 NEEDED = ("jinja2", "plotly")
+CHARTS = ("head-tail", "recommender-curves", "adapter-curves", "gates", "gradient-cosine")
+CHARTS += ("map-before", "map-after")
+MOST_ITEMS = 20_000  # points of a map that a browser still draws and turns; their pictures are in the page, too
 
 
 def write_report(
@@ -46,7 +51,7 @@ def write_report(
         The page.
 
     Raises:
-        SDAError: not a result, or an argument that cannot be.
+        SDAError: not a result, an argument that cannot be, or the folder cannot be written to.
     """
     for module in NEEDED:
         extra(module, "report")
@@ -60,25 +65,30 @@ def write_report(
     from recbole_sda.report.page.sections import Options, Sections
 
     check_projection(projection)
-    folder.mkdir(parents=True, exist_ok=True)
+    _try_to_write(folder)
     options = Options(items, users, seed, projection, str(data_path) if data_path else None)
-    maker = Sections(Run(found, file), options)
+    maker = Sections(Run(found, file, options.data_path), options)
     made = []
     with progress_bar(len(maker.builders) + 2, "report", "part") as bar:
         for name, heading in maker.builders:
             made.append(maker.build(name, heading))
             bar.update()
         maker.tell_popularity()
-        text = render(_head(found, file, options), made, maker.items.read(maker.dataset_folder, maker.said))
-        with written_whole(folder / PAGE) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+        items, warning = maker.read_items()
+        _write(folder / PAGE, render(_head(found, file, options, warning), made, items))
         bar.update()
+        _remove_pictures(folder)
         write_pictures({folder / f"{chart.name}.png": chart.figure for part in made for chart in part.charts})
         bar.update()
     return folder / PAGE
 
 
-def _head(result: dict, file: Path | None, options) -> dict:
+def pictures_of(page: Path) -> list[Path]:
+    """The charts' pictures beside a page."""
+    return [file for chart in CHARTS if (file := page.with_name(f"{chart}.png")).is_file()]
+
+
+def _head(result: dict, file: Path | None, options, warning: str) -> dict:
     tables = result_tables(result, k=result["k"])
     return {
         "title": title(result),
@@ -88,6 +98,7 @@ def _head(result: dict, file: Path | None, options) -> dict:
         "result": result,
         "file": str(file) if file else "",
         "options": options,
+        "warning": warning,
     }
 
 
@@ -104,3 +115,37 @@ def _check(**counts: int) -> None:
     for name, count in counts.items():
         if type(count) is not int or count < 1:
             raise SDAError(f"{name}={count!r} must be a whole number of at least 1")
+    if counts["items"] > MOST_ITEMS:
+        raise SDAError(f"items={counts['items']} is more than a page can show; say --items={MOST_ITEMS} or fewer")
+
+
+def _try_to_write(folder: Path) -> None:
+    """Before the work: whether the page can be written at all."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(TRIED_BYTES))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _write(page: Path, text: str) -> None:
+    try:
+        with written_whole(page) as unfinished:
+            # Names of files may hold what is no text.
+            unfinished.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise _cannot_write(page.parent, error) from error
+
+
+def _remove_pictures(folder: Path) -> None:
+    """Of an earlier page, which may have had other charts."""
+    try:
+        for chart in CHARTS:
+            (folder / f"{chart}.png").unlink(missing_ok=True)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+
+
+def _cannot_write(folder: Path, error: OSError) -> SDAError:
+    return SDAError(f"output={folder} cannot be written to ({error.strerror}); name a folder that can be")
