@@ -19,6 +19,8 @@ from recbole_sda.catalog.demo import write_demo
 from recbole_sda.catalog.items import item_tokens
 from recbole_sda.encoders import Backbone, Pooling, Prompts, load_backbone
 
+pytest_plugins = ["report_page.pages"]
+
 
 def pytest_addoption(parser):
     parser.addoption(

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs `pip install playwright`")
-from hostile import HOSTILE  # noqa: E402
+from report_page.hostile import HOSTILE  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-dev-shm-usage"]

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from hostile import HOSTILE
+from report_page.hostile import HOSTILE
 
 import recbole_sda
 from recbole_sda.artefacts import read_manifest
