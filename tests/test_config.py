@@ -551,7 +551,7 @@ def test_an_adapter_and_kinds_in_a_file_serve_other_runs_where_nothing_is_embedd
 
 @pytest.mark.parametrize("key", ["features", "adapter", "alignment"])
 def test_compare_sets_these_itself(key):
-    value = key_kinds.CHOICES.get(key, ["none"])[0]
+    value = {"adapter": "moda", "alignment": "cmsa", "features": "none"}[key]
     message = refused(f"--{key}={value}", "--compare=ids,sda")
     assert message == f"compare=ids,sda sets {key} itself, and {key}={value} was given too; leave one of them out"
     assert configure(f"--{key}={value}")[key] == value
