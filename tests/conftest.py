@@ -1,5 +1,6 @@
 """What most tests share: a small drawn catalogue, the paper's prompts, the built-in backbone."""
 
+import logging
 import os
 import sys
 
@@ -29,6 +30,15 @@ def pytest_addoption(parser):
         help="an unpacked source distribution of the installed PEFT, whose own cases then run on MoDA "
         "(pip download --no-binary :all: --no-deps peft)",
     )
+
+
+@pytest.fixture(autouse=True)
+def logger_as_it_was():
+    """The command line's handler writes to the terminal of the test that made it, and goes with it."""
+    logger = logging.getLogger("recbole_sda")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture(scope="session")
