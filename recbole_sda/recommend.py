@@ -21,13 +21,13 @@ from recbole_sda.distributed import from_main  # noqa: E402
 from recbole_sda.evaluation.checks import check_dataset, check_group_metric  # noqa: E402
 from recbole_sda.features import FeatureProvider  # noqa: E402
 from recbole_sda.features.sources import open_features  # noqa: E402
+from recbole_sda.final_test import evaluate_checkpoint, evaluate_test, leave_untested  # noqa: E402
 from recbole_sda.model import attach_item_features  # noqa: E402
 from recbole_sda.model.registry import model_identity  # noqa: E402
 from recbole_sda.outcome import trained_once  # noqa: E402
 from recbole_sda.pickles import refuse_pickles  # noqa: E402
 from recbole_sda.progress import progress_bar  # noqa: E402
 from recbole_sda.resume import TrainingFiles, data_fingerprint, sole_training  # noqa: E402
-from recbole_sda.testing import evaluate_checkpoint, evaluate_test, leave_untested  # noqa: E402
 from recbole_sda.trainer import build_trainer, plain  # noqa: E402
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,6 @@
 """What comes after training: a recommender loaded again, its best items for users, its items' embeddings."""
 
 import json
-import logging
 import shutil
 from pathlib import Path
 
@@ -108,15 +107,6 @@ def interactions(work) -> pd.DataFrame:
     table = pd.read_csv(work / "data" / "shop" / "shop.inter", sep="\t", dtype=str)
     table.columns = [column.partition(":")[0] for column in table.columns]
     return table.assign(time=table["timestamp"].astype(np.float32)).sort_values("time", kind="stable")
-
-
-@pytest.fixture(autouse=True)
-def logger_as_before():
-    """The command line gives it the test's own stdout."""
-    logger = logging.getLogger("recbole_sda")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield
-    logger.handlers[:], logger.level, logger.propagate = before
 
 
 # --- loading ---

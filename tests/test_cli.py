@@ -17,12 +17,9 @@ SCRIPT = Path(cli.__file__).parent.parent / "run_recbole_sda.py"
 
 @pytest.fixture(autouse=True)
 def quiet_logger(tmp_path, monkeypatch):
-    """In a folder of its own, with the logger as it was before afterwards."""
+    """In a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("recbole_sda")
-    before = logger.handlers[:], logger.level, logger.propagate
-    yield logger
-    logger.handlers[:], logger.level, logger.propagate = before
+    return logging.getLogger("recbole_sda")
 
 
 @pytest.fixture

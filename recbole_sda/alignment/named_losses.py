@@ -6,7 +6,7 @@ from recbole_sda.alignment.cmsa import CMSALoss
 from recbole_sda.alignment.info_nce import InfoNCELoss
 from recbole_sda.alignment.similarity import AlignmentLoss
 from recbole_sda.errors import SDAError
-from recbole_sda.named import import_named, source_digest
+from recbole_sda.own_classes import import_named, source_digest
 
 LOSSES = {"cmsa": CMSALoss, "info_nce": InfoNCELoss}
 # Their arguments; the configuration's keys carry align_ before them.

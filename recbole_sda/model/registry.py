@@ -7,7 +7,7 @@ from recbole_sda.errors import SDAError
 from recbole_sda.model.slmrec import SLMRec
 from recbole_sda.model.slots import REFUSED, SLOTS, Slots
 from recbole_sda.model.vbpr import VBPR
-from recbole_sda.named import import_named, is_users_own, source_digest
+from recbole_sda.own_classes import import_named, is_users_own, source_digest
 
 OWN_MODELS: dict[str, type] = {"SLMRec": SLMRec, "VBPR": VBPR}
 _defaults: dict[str, dict] = {}

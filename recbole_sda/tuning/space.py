@@ -57,13 +57,8 @@ class Uniform(NamedTuple):
         return float(f"{suggested:.{DIGITS}g}")
 
 
-class LogUniform(NamedTuple):
-    low: float
-    high: float
-
-    @property
-    def corners(self) -> tuple:
-        return (self.low, self.high)
+class LogUniform(Uniform):
+    """Uniform in the logarithm."""
 
     def draw(self, generator: np.random.Generator) -> float:
         return self.value(math.exp(generator.uniform(math.log(self.low), math.log(self.high))))
@@ -72,9 +67,6 @@ class LogUniform(NamedTuple):
         from ray import tune
 
         return tune.loguniform(self.low, self.high)
-
-    def value(self, suggested: float) -> float:
-        return float(f"{suggested:.{DIGITS}g}")
 
 
 class QUniform(NamedTuple):

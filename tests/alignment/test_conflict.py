@@ -472,13 +472,8 @@ ARGUMENTS = [f"--{key}={value}" for key, value in QUICK.items()]
 
 @pytest.fixture
 def working_folder(tmp_path, monkeypatch):
-    """A folder of its own; the logger as it was before afterwards, its handler on this test's stdout."""
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("recbole_sda")
-    before = logger.handlers[:], logger.level, logger.propagate
-    logger.handlers.clear()
-    yield tmp_path
-    logger.handlers[:], logger.level, logger.propagate = before
+    return tmp_path
 
 
 @pytest.fixture

@@ -214,9 +214,6 @@ def test_plot_has_a_panel_a_pair_and_part_and_needs_no_network(tmp_path):
 
 def test_command_measures_over_training(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    logger = logging.getLogger("recbole_sda")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "propagate", logger.propagate)
     write_demo(tmp_path / "dataset" / "shop", items=40, users=50)
     for file in (tmp_path / "dataset" / "shop").glob("demo.*"):
         file.rename(file.with_stem("shop"))
