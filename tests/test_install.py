@@ -151,12 +151,13 @@ def wheel(copied, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_the_wheel_holds_all_code_and_all_yaml_and_nothing_else(wheel):
+def test_the_wheel_holds_all_that_the_package_does_and_all_yaml_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         metadata = archive.read(next(n for n in archive.namelist() if n.endswith("METADATA"))).decode()
-    code = {path.relative_to(CLONE).as_posix() for path in (CLONE / "recbole_sda").rglob("*.py")}
-    assert names == code | {f"recbole_sda/properties/{file}" for file in yaml_files(CLONE / "properties")}
+    files = (path for path in (CLONE / "recbole_sda").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    package = {path.relative_to(CLONE).as_posix() for path in files}
+    assert names == package | {f"recbole_sda/properties/{file}" for file in yaml_files(CLONE / "properties")}
     assert f"Version: {recbole_sda.__version__}\n" in metadata
     assert "Requires-Dist: pandas<3" in metadata
     assert not re.search(r"^Requires-Dist: recbole", metadata, re.M)
