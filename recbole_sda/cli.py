@@ -8,6 +8,7 @@ from importlib import import_module
 
 from recbole_sda.defaults import help_text
 from recbole_sda.errors import SDAError
+from recbole_sda.full_disk import full_disk_refused
 from recbole_sda.store_commands import STORE_COMMANDS, run_store_command
 
 USAGE = """\
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     _log_to_terminal()
     try:
-        _call(*_split(arguments))
+        with full_disk_refused("run the command again: what is finished is kept"):
+            _call(*_split(arguments))
     except (SDAError, ImportError) as error:
         print(f"recbole_sda: {error}", file=sys.stderr)
         return 2

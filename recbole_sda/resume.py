@@ -55,6 +55,12 @@ def sole_training(checkpoint: Path) -> Iterator[None]:
         lock.release()
 
 
+def write_state(path: Path, state: dict) -> None:
+    """Whole or not at all. Through a file of Python's own: torch's hides from its error that the disk is full."""
+    with written_whole(path) as unfinished, unfinished.open("wb") as file:
+        torch.save(state, file)
+
+
 class TrainingFiles:
     """What lies on the disk while ``checkpoint`` is in training."""
 
@@ -68,8 +74,7 @@ class TrainingFiles:
 
     def save_last(self, state: dict) -> None:
         """Atomically; then best states that it does not name go."""
-        with written_whole(self.last) as unfinished:
-            torch.save(state, unfinished)
+        write_state(self.last, state)
         self._remove_best_states(but=state["best_epoch"])
 
     def load_last(self, data: int) -> dict | None:
@@ -91,8 +96,7 @@ class TrainingFiles:
         return state
 
     def save_random(self) -> None:
-        with written_whole(self.random) as unfinished:
-            torch.save(_random_state(), unfinished)
+        write_state(self.random, _random_state())
 
     def restore_random(self) -> None:
         """Where it was saved: a test that draws then draws as it would have right after the training."""

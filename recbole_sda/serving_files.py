@@ -13,6 +13,7 @@ from tabulate import tabulate
 from recbole_sda.artefacts import written_whole
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureStore, write_store
+from recbole_sda.features.arrays import npy_bytes, write_atomically
 from recbole_sda.features.exchange import export_store
 from recbole_sda.serving import Recommendations, as_table, item_embeddings
 
@@ -57,7 +58,7 @@ def export_item_embeddings(checkpoint: str | Path, output: str | Path, *, format
     with TemporaryDirectory() as folder:
         tokens, tables = item_embeddings(checkpoint)
         for name, values in tables.items():
-            np.save(Path(folder) / f"{name}.npy", values, allow_pickle=False)
+            write_atomically(Path(folder) / f"{name}.npy", npy_bytes(values))
         everywhere = np.ones(len(tokens), dtype=bool)
         settings = {"checkpoint": Path(checkpoint).name}
         write_store(Path(folder), tokens, dict.fromkeys(tables, everywhere), settings=settings)

@@ -14,7 +14,6 @@ compat.prepare_recbole()
 from recbole.trainer import Trainer  # noqa: E402
 from recbole.utils import get_trainer  # noqa: E402
 
-from recbole_sda.artefacts import written_whole  # noqa: E402
 from recbole_sda.distributed import DistributedMixin  # noqa: E402
 from recbole_sda.evaluation import RankingMixin, SDACollector  # noqa: E402
 from recbole_sda.resume import (  # noqa: E402
@@ -24,6 +23,7 @@ from recbole_sda.resume import (  # noqa: E402
     token_fingerprint,
     training_state,
     unregistered,
+    write_state,
 )
 
 logger = logging.getLogger(__name__)
@@ -147,8 +147,7 @@ class SDATrainerMixin(RankingMixin):
             "features": self.features,
             "optimizer": self.optimizer.state_dict(),
         }
-        with written_whole(file) as unfinished:
-            torch.save(state, unfinished)
+        write_state(file, state)
         if verbose:
             self.logger.info(f"Saving current: {file}")
 

@@ -59,10 +59,22 @@ def prefetch(array: np.memmap, rows: np.ndarray) -> None:
 
 
 def create_array(path: str | Path, *, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    """A new ``.npy`` full of zeros, mapped into memory for writing; ``flush`` it at the end."""
+    """A new ``.npy`` full of zeros, mapped into memory for writing; ``flush`` it at the end.
+
+    Raises:
+        OSError: there is no room for all of it.
+    """
     dtype = np.dtype(dtype)
     array = np.lib.format.open_memmap(path, "w+", dtype=ON_DISK.get(dtype, dtype), shape=shape)
+    _reserve(Path(path))
     return array.view(dtype)
+
+
+def _reserve(path: Path) -> None:
+    """A file with holes: on a full disk the write to one, through memory, would kill the process wordlessly."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def npy_bytes(values: np.ndarray) -> memoryview:

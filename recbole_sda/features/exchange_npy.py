@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from recbole_sda.errors import SDAError
-from recbole_sda.features.arrays import create_array, open_array, row_chunks
+from recbole_sda.features.arrays import create_array, npy_bytes, open_array, row_chunks, write_atomically
 from recbole_sda.features.exchange_source import (
     MAPPING,
     MAPPING_ID,
@@ -46,7 +46,7 @@ def write(store: FeatureStore, output: Path) -> None:
         for rows in row_chunks(*shape):
             values[rows] = store.values(modality)[rows]
         values.flush()
-        np.save(output / f"{modality}{PRESENT}.npy", store.present(modality), allow_pickle=False)
+        write_atomically(output / f"{modality}{PRESENT}.npy", npy_bytes(store.present(modality)))
 
 
 def read(source: Path, ids: Path | None) -> Source:

@@ -16,7 +16,6 @@ from recbole.utils import init_logger  # noqa: E402
 from recbole_sda.artefacts import digest, written_whole  # noqa: E402
 from recbole_sda.config import SDAConfig  # noqa: E402
 from recbole_sda.errors import SDAError  # noqa: E402
-from recbole_sda.full_disk import full_disk_refused  # noqa: E402
 from recbole_sda.idle_keys import check_idle  # noqa: E402
 from recbole_sda.prepare import DEMO  # noqa: E402
 from recbole_sda.report.environment import run_record  # noqa: E402
@@ -37,7 +36,6 @@ logger = logging.getLogger(__name__)
 READ = ("study_*", "backbones", "diagnose_*", "seeds", "cpus", "gpus", "ray_address")
 
 
-@full_disk_refused("run the command again: what was measured is kept")
 def study(
     name: str | None = None,
     dataset: str | None = None,

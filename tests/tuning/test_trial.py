@@ -118,7 +118,7 @@ def test_the_winner_is_tested_from_its_checkpoint_and_its_file_runs_the_same_tra
         (
             OSError(errno.ENOSPC, "No space left on device", "/data/saved/x.pth"),
             "OSError",
-            "the disk is full: /data/saved/x.pth cannot be written; free some space, or say --checkpoint_dir=",
+            "the disk is full: /data/saved/x.pth cannot be written; free some space, or name",
         ),
     ],
 )
