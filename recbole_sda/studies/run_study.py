@@ -55,11 +55,12 @@ def study(
         ``arms``: label → keys; ``figures``: column → what it is the mean of; ``axis``, ``control``, ``worlds``
         (whether each seed drew one); ``cells``: arm, seed and control with their ``figures`` and all that was
         ``measured``; ``summary``, ``comparisons``, ``claims`` as in :mod:`recbole_sda.studies.findings`;
-        ``notes``; ``config``, ``versions``, ``hardware``; ``seconds`` of this call, ``seconds_measured`` of all
-        that it needed; ``files``. Of no name: ``studies``, name → question.
+        ``failed``: ``cell`` and ``error`` of each that could not be measured; ``notes``; ``config``, ``versions``,
+        ``hardware``; ``seconds`` of this call, ``seconds_measured`` of all that it needed; ``files``. Of no name:
+        ``studies``, name → question.
 
     Raises:
-        SDAError: a mistake in the study or in the keys, before any work.
+        SDAError: a mistake in the study or in the keys, before any work; nothing could be measured.
     """
     if name is None:
         return _list_presets()
@@ -82,7 +83,7 @@ def study(
 
     started = time.monotonic()
     workers = configs.base["study_workers"]
-    records = measure_cells(
+    records, failed = measure_cells(
         *(cells, measures),
         workers=workers,
         name=definition.name,
@@ -91,6 +92,7 @@ def study(
     result = {
         **_heading(definition, configs, arms, seeds, figures, measures),
         **_findings(definition, cells, records, figures),
+        "failed": failed,
         "left_out": left_out,
         **run_record([configs.base]),
         "seconds": round(time.monotonic() - started, 1),

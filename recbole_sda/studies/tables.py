@@ -53,6 +53,8 @@ def notes(result: dict) -> Iterator[str]:
             yield from _out_of_reach(result, seeds)
     if result["claims"] and seeds < result["least_seeds"]:
         yield f"claims need {result['least_seeds']} seeds; with {seeds} none is decided"
+    for failure in result["failed"]:
+        yield f"{failure['cell']} failed and is left out of the means ({failure['error']}); run the command again"
     if any(claim["beyond"] for claim in result["claims"]):
         yield "beyond: relative gain in the first figure less that in the second, in percentage points (pp)"
     if any(_holds(claim, "signal") and _holds(claim, "control") for claim in result["claims"]):

@@ -157,6 +157,7 @@ def result_of(values: findings.Values) -> dict:
         "control": DEFINITION.control,
         "least_seeds": 10,
         "worlds": True,
+        "failed": [],
         "summary": findings.summary(values),
         "comparisons": findings.comparisons(DEFINITION, values),
         "claims": findings.claims(DEFINITION, values),

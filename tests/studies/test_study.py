@@ -1,5 +1,6 @@
 """A tiny study from its YAML to its table: what it writes, finds again, goes on from and refuses."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -154,6 +155,55 @@ def test_a_killed_study_goes_on_and_ends_as_one_left_alone(done, tmp_path, monke
     assert [cell["figures"] for cell in result["cells"]] == [
         {figure: cell["figures"][figure] for figure in wanted} for cell in alone
     ]
+
+
+def test_a_cell_that_fails_leaves_the_others_and_is_told(done, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    wanted, real = {"held out": STUDY["figures"]["held out"]}, MEASURES["alignment"]
+    calls = []
+
+    def fails_at_the_second(bench):
+        calls.append(bench.config["seed"])
+        if len(calls) == 2:
+            raise RuntimeError("no\nmemory")
+        return real.figures(bench)
+
+    monkeypatch.setitem(MEASURES, "alignment", real._replace(figures=fails_at_the_second))
+    result = run(figures=wanted, claims=None)
+    (failed,) = result["failed"]
+    assert failed["error"] == "RuntimeError: no memory"
+    assert f"{failed['cell']} failed; the others go on" in caplog.text
+    assert "RuntimeError: no memory); run the command again" in "\n".join(result["notes"])
+    figures = [cell["figures"]["held out"] for cell in result["cells"]]
+    assert [figure is None for figure in figures] == [False, True, False, False]
+    assert {row["arm"]: row["seeds"] for row in result["summary"]} == {"zero_shot": 2, "sda": 1}
+    again = run(figures=wanted, claims=None)
+    assert len(calls) == 5  # the failed one alone
+    assert again["failed"] == []
+    alone = [cell["figures"]["held out"] for cell in done[0]["cells"] if not cell["control"]]
+    assert [cell["figures"]["held out"] for cell in again["cells"]] == alone
+
+
+def test_a_study_without_a_single_figure_says_what_went_wrong_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def fails(bench):
+        raise RuntimeError(f"seed {bench.config['seed']}")
+
+    monkeypatch.setitem(MEASURES, "alignment", MEASURES["alignment"]._replace(figures=fails))
+    with pytest.raises(SDAError, match=r"nothing could be measured; the first: .*, seed 1: RuntimeError: seed 1"):
+        run(figures={"held out": STUDY["figures"]["held out"]}, claims=None)
+
+
+def test_a_full_disk_ends_the_study(done, monkeypatch):
+    monkeypatch.chdir(done[1])
+
+    def no_room(bench):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(MEASURES, "effective", MEASURES["alignment"]._replace(figures=no_room))
+    with pytest.raises(OSError, match="No space left"):
+        run(figures={"held out": "effective.rank"}, claims=None)
 
 
 def test_a_damaged_record_is_measured_anew(done, monkeypatch, caplog):
