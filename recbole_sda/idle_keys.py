@@ -77,6 +77,7 @@ EMBEDDING = (
 STAGE_1 = "align* lora_* target_modules num_experts gate_scale"
 OF_MODA = " ".join(sorted({*ADAPTER_KEYS["moda"]} - {*ADAPTER_KEYS["lora"]}))
 OF_CMSA = " ".join(f"align_{name}" for name in TEACHER_ARGUMENTS)
+WORKERS = ("align_workers", "embed_workers", "nproc")
 TAIL_METRICS = ("tailhit", "tailndcg", "headhit", "headndcg")
 
 TABLE = (
@@ -143,10 +144,16 @@ TABLE = (
     Row("study_* backbones", lambda run: True, "this is no study", "say `study NAME`"),
     Row("space tune_* resume", lambda run: True, "nothing is swept in a run", "say `tune`"),
     Row(
-        "cpus gpus ray_address",
+        "cpus gpus",
         lambda run: True,
         "a run is no sweep and no study, whose parts run side by side",
         "say `tune` or `study NAME`",
+    ),
+    Row(
+        "ray_address",
+        lambda run: not any(run[key] > 1 for key in WORKERS),
+        "everything runs in this process",
+        f"say one of {', '.join(f'--{key}=2' for key in WORKERS)}",
     ),
 )
 

@@ -14,7 +14,7 @@ def connect(reason: str, address: str | None = None, **options) -> None:
         options: further ones of ``ray.init``.
 
     Raises:
-        SDAError: Ray is not installed, or there is no cluster at the address.
+        SDAError: Ray is not installed, there is no cluster at the address, or it lets nobody in without its token.
     """
     try:
         import ray
@@ -25,6 +25,11 @@ def connect(reason: str, address: str | None = None, **options) -> None:
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
+        if "AuthenticationError" in f"{error} {error.__cause__}":
+            raise SDAError(
+                f"ray_address={address or ''}: the Ray cluster that runs there wants a token; set "
+                "RAY_AUTH_MODE=token, and have the cluster's ~/.ray/auth_token on this machine, too"
+            ) from error
         if address is None:
             raise
         raise SDAError(
@@ -46,17 +51,18 @@ def show_gpus(config) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus
 
 
-def start_ray(key: str, workers: int, *, use_gpu: bool) -> None:
+def start_ray(key: str, workers: int, *, use_gpu: bool, address: str | None = None) -> None:
     """Connect to Ray.
 
     Args:
         key: of the configuration, that asked for the workers; named in errors.
         use_gpu: a GPU each, instead of a CPU.
+        address: as :func:`connect`.
 
     Raises:
-        SDAError: Ray is not installed or has too little room.
+        SDAError: as :func:`connect`; Ray has too little room.
     """
-    connect(f"{key}={workers}")
+    connect(f"{key}={workers}", address)
     import ray
 
     kind = "GPU" if use_gpu else "CPU"

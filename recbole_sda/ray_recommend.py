@@ -37,7 +37,7 @@ def check_processes(config: SDAConfig) -> None:
             f"nproc={config['nproc']}: {config['model']} does not learn by gradients, which is what processes "
             "share; say --nproc=1"
         )
-    start_ray("nproc", config["nproc"], use_gpu=_use_gpu(config))
+    start_ray("nproc", config["nproc"], use_gpu=_use_gpu(config), address=config["ray_address"])
 
 
 def recommend_in_workers(
@@ -66,6 +66,7 @@ def recommend_in_workers(
         key="nproc",
         workers=config["nproc"],
         use_gpu=_use_gpu(config),
+        address=config["ray_address"],
         name=f"recommend-{label}",
         storage=Path(config["checkpoint_dir"]).resolve() / "ray",
     )

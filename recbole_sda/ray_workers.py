@@ -22,7 +22,14 @@ MAX_FAILURES = 3
 
 
 def run_in_workers(
-    function: Callable[[torch.device], Any], *, key: str, workers: int, use_gpu: bool, name: str, storage: Path
+    function: Callable[[torch.device], Any],
+    *,
+    key: str,
+    workers: int,
+    use_gpu: bool,
+    name: str,
+    storage: Path,
+    address: str | None = None,
 ) -> Any:
     """Run ``function`` in every worker at once, with the device that is its own.
 
@@ -33,6 +40,7 @@ def run_in_workers(
         use_gpu: a GPU each.
         name: of the run, for Ray's eyes.
         storage: a folder for what Ray keeps while it runs.
+        address: of a running cluster.
 
     Returns:
         What the first worker's call returned.
@@ -40,7 +48,7 @@ def run_in_workers(
     Raises:
         SDAError: Ray is not installed or has too little room, or ``function`` raised one.
     """
-    start_ray(key, workers, use_gpu=use_gpu)
+    start_ray(key, workers, use_gpu=use_gpu, address=address)
     from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
     from ray.train.torch import TorchTrainer
 

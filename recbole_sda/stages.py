@@ -217,6 +217,7 @@ class EncoderStages:
                 key="align_workers",
                 workers=self.config["align_workers"],
                 use_gpu=torch.device(self.config["device"]).type == "cuda",
+                address=self.config["ray_address"],
                 name=digest(self.settings.adapter),
                 storage=Path(self.config["checkpoint_dir"]).resolve() / "ray",
             )
@@ -275,6 +276,7 @@ class EncoderStages:
                 settings,
                 workers=config["embed_workers"],
                 use_gpu=torch.device(config["device"]).type == "cuda",
+                address=config["ray_address"],
             )
         embed_catalog(
             folder,

@@ -30,6 +30,7 @@ class RayShardWriter:
             on every machine.
         workers: how many actors.
         use_gpu: a GPU each.
+        address: of a running cluster.
 
     Raises:
         SDAError: Ray is not installed or has too little room, or an actor raised one.
@@ -40,13 +41,14 @@ class RayShardWriter:
     settings: EmbedSettings
     workers: int
     use_gpu: bool
+    address: str | None = None
 
     def __call__(
         self, modality: str, rows: np.ndarray, shards: Sequence[int], folder: Path, report: Report
     ) -> Iterator[dict]:
         if not shards:
             return
-        start_ray("embed_workers", self.workers, use_gpu=self.use_gpu)
+        start_ray("embed_workers", self.workers, use_gpu=self.use_gpu, address=self.address)
         import ray
 
         ray.data.DataContext.get_current().enable_progress_bars = False  # ours counts items

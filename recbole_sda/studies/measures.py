@@ -110,6 +110,15 @@ def _structure_held_out(bench: Bench) -> dict[str, float]:
     return measure_structure(held_out, truth.of(tokens), neighbours=HELD_OUT_NEIGHBOURS)
 
 
+def _check_held_out(bench: Bench) -> None:
+    there, needed = len(_held_out_tokens(bench)), HELD_OUT_NEIGHBOURS + 1
+    if there < needed:
+        raise SDAError(
+            f"align_holdout_share={bench.config['align_holdout_share']}: {there} items are held out, and "
+            f"structure_held_out needs {needed}; hold out more, or take a larger world (demo_items)"
+        )
+
+
 def _structure_held_out_depends_on(bench: Bench) -> dict:
     return {**_structure_depends_on(bench), **_alignment_depends_on(bench), "neighbours": HELD_OUT_NEIGHBOURS}
 
@@ -219,6 +228,7 @@ MEASURES = {
         _structure_held_out,
         _structure_held_out_depends_on,
         lambda bench: _has_pairs(bench) and bench.config["dataset"] == DEMO,
+        _check_held_out,
         needs_truth=True,
     ),
     "conflict": _of_conflict(trained=True),

@@ -67,10 +67,11 @@ def measure_cells(
 
 def _failure(cell: Cell, error: Exception) -> dict:
     """Told at once, and in the result."""
-    logger.error("%s failed; the others go on", cell.named, exc_info=error)
+    explained = isinstance(error, SDAError)
     said = " ".join(str(error).split())
-    ours = isinstance(error, SDAError)
-    return {"cell": cell.named, "error": said if ours else f"{type(error).__name__}: {said}"}
+    said = said if explained else f"{type(error).__name__}: {said}"
+    logger.error("%s failed, the others go on: %s", cell.named, said, exc_info=None if explained else error)
+    return {"cell": cell.named, "error": said}
 
 
 def _here(cells: Sequence[Cell], measures: Sequence[str]) -> Iterator[tuple[int, dict | Exception]]:

@@ -172,7 +172,7 @@ def test_a_cell_that_fails_leaves_the_others_and_is_told(done, tmp_path, monkeyp
     result = run(figures=wanted, claims=None)
     (failed,) = result["failed"]
     assert failed["error"] == "RuntimeError: no memory"
-    assert f"{failed['cell']} failed; the others go on" in caplog.text
+    assert f"{failed['cell']} failed, the others go on: RuntimeError: no memory" in caplog.text
     assert "RuntimeError: no memory); run the command again" in "\n".join(result["notes"])
     figures = [cell["figures"]["held out"] for cell in result["cells"]]
     assert [figure is None for figure in figures] == [False, True, False, False]

@@ -143,7 +143,8 @@ def test_no_space_no_model_no_such_dataset():
     ("key", "reason"),
     [
         *[(key, "nothing is swept in a run") for key in ("space=a.yaml", "tune_samples=3", "resume=True")],
-        *[(key, "no sweep and no study.*say `tune` or `study") for key in ("cpus=2", "gpus=1", "ray_address=x")],
+        *[(key, "no sweep and no study.*say `tune` or `study") for key in ("cpus=2", "gpus=1")],
+        ("ray_address=x", "would do nothing: everything runs in this process.*say one of --align_work"),
     ],
 )
 def test_what_is_of_sweeps_is_refused_in_a_run(key, reason):
