@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from peft import PeftModel, get_peft_model
 
 from recbole_sda.adapters import adaptation_summary, checkpoint_routing
 from recbole_sda.alignment.checkpoint import KEPT, remove_state
@@ -19,8 +18,7 @@ from recbole_sda.artefacts import build_once, clear_folder, digest, read_manifes
 from recbole_sda.catalog import Catalog
 from recbole_sda.catalog.corrupted import corrupt
 from recbole_sda.defaults import read_properties
-from recbole_sda.encoders import Backbone, load_backbone
-from recbole_sda.encoders.vectors import load_projectors, save_projectors
+from recbole_sda.encoders.vectors import save_projectors
 from recbole_sda.features import FeatureStore
 from recbole_sda.features.append import appended, find_older, is_complete
 from recbole_sda.features.embed import embed_catalog
@@ -28,14 +26,12 @@ from recbole_sda.features.index import build_index
 from recbole_sda.features.ray_embed import RayShardWriter
 from recbole_sda.features.shards import EmbedSettings, ShardWriter
 from recbole_sda.ray_workers import run_in_workers
+from recbole_sda.stage_backbone import adapted, newly_adapted
 from recbole_sda.stage_checks import check_stages
 from recbole_sda.stage_conflict import check_conflict, conflict, conflict_at_steps
 from recbole_sda.stage_settings import MACHINE_KEYS, StageSettings
 
 logger = logging.getLogger(__name__)
-
-# Keys of the backbone, with backbone_ before them, that say how it is loaded, not from where.
-BACKBONE_KEYS = ("dtype", "quantization", "attn_implementation", "device_map")
 
 
 @dataclass(frozen=True)
@@ -133,7 +129,8 @@ class EncoderStages:
         if trained and loss.learned_temperature is not None:
             manifest = read_manifest(self._folder("adapters", self.settings.adapter))
             loss.learned_temperature.data.fill_(manifest["temperature"])
-        backbone = self._adapted_backbone() if trained else self._new_adapter_backbone()
+        settings = self.settings
+        backbone = adapted(settings, digest(settings.adapter)) if trained else newly_adapted(settings)
         return conflict(self, backbone, loss, held_out=held_out)
 
     def conflict_over_training(self, steps: Collection[int]) -> list[dict]:
@@ -150,7 +147,7 @@ class EncoderStages:
         """
         check_conflict(self.settings, steps)
         folder = self._training_with_kept(sorted(steps))
-        return conflict_at_steps(self, self._new_adapter_backbone(), folder, steps)
+        return conflict_at_steps(self, newly_adapted(self.settings), folder, steps)
 
     def _training_with_kept(self, steps: list[int]) -> Path:
         """The folder of an adapter and of what it was at these steps."""
@@ -168,44 +165,6 @@ class EncoderStages:
 
     def _folder(self, kind: str, settings: dict) -> Path:
         return Path(self.config["checkpoint_dir"]) / kind / digest(settings)
-
-    def _load_backbone(self, device: torch.device | None = None) -> Backbone:
-        config = self.config
-        backbone = load_backbone(
-            config["backbone"],
-            **self.settings.source,
-            **{name: config[name] for name in ("min_pixels", "max_pixels")},
-            **{name: config[f"backbone_{name}"] for name in BACKBONE_KEYS},
-            prompts=self.settings.prompts,
-            pooling=self.settings.pooling,
-            kinds=self.catalog.kinds,
-            device=device or config["device"],
-        )
-        for modality, kind in self.catalog.kinds.items():
-            if kind != "text":
-                backbone.collator.check_sizes(modality, self.catalog.sizes(modality))
-        return backbone
-
-    def _new_adapter_backbone(self, device: torch.device | None = None) -> Backbone:
-        torch.manual_seed(self.config["seed"])
-        backbone = self._load_backbone(device)
-        backbone.model = get_peft_model(backbone.model, self.settings.peft_config())
-        backbone.add_projectors(self.settings.vector_widths)
-        return backbone
-
-    def _adapted_backbone(self) -> Backbone:
-        return self._backbone_with(digest(self.settings.adapter))
-
-    def _backbone_with(self, adapter: str) -> Backbone:
-        """Args: adapter: its digest, or ``none``."""
-        backbone = self._load_backbone()
-        if adapter != "none":
-            folder = Path(self.config["checkpoint_dir"]) / "adapters" / adapter
-            backbone.model = PeftModel.from_pretrained(backbone.model, folder)
-            if widths := self.settings.vector_widths:
-                backbone.add_projectors(widths)
-                load_projectors(backbone.projectors, folder)
-        return backbone
 
     def _train_adapter(self, folder: Path, *, keep_steps: Collection[int] = ()) -> None:
         if self.config["align_workers"] == 1:
@@ -233,7 +192,7 @@ class EncoderStages:
     ) -> None:
         """Stage 1 in this process, one of several perhaps; the main one writes the adapter into ``folder``."""
         started = time.monotonic()
-        backbone = self._new_adapter_backbone(device)
+        backbone = newly_adapted(self.settings, device)
         logger.info("%s", adaptation_summary(backbone.model))
         if self.config["align_gradient_checkpointing"]:
             backbone.model.get_base_model().gradient_checkpointing_enable(
@@ -268,10 +227,10 @@ class EncoderStages:
             dtype=config["feature_dtype"],
         )
         if config["embed_workers"] == 1:
-            write_shards = ShardWriter(self._backbone_with(features["adapter"]), self.catalog, settings)
+            write_shards = ShardWriter(adapted(self.settings, features["adapter"]), self.catalog, settings)
         else:
             write_shards = RayShardWriter(
-                partial(self._for_workers()._backbone_with, features["adapter"]),
+                partial(adapted, self._for_workers().settings, features["adapter"]),
                 self.catalog,
                 settings,
                 workers=config["embed_workers"],

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import recbole_sda
-from recbole_sda import recommend, run_plan, stages
+from recbole_sda import recommend, run_plan, stage_backbone
 from recbole_sda.catalog.atomic import write_atomic
 from recbole_sda.catalog.demo import write_demo
 from recbole_sda.errors import SDAError
@@ -85,7 +85,7 @@ def test_a_comparison_returns_and_writes_every_variant_and_a_second_run_reuses_a
     assert len(set(adapters)) == 3
     assert all((Path(a) / "adapter_config.json").is_file() for a in adapters)
 
-    monkeypatch.setattr(stages, "load_backbone", _must_not_run)
+    monkeypatch.setattr(stage_backbone, "load_backbone", _must_not_run)
     monkeypatch.setattr(recommend, "_train", _must_not_run)
     again = run(**keys)
     for first, second in zip(result["runs"], again["runs"], strict=True):
@@ -112,7 +112,7 @@ def test_text_alone_runs_without_adaptation(shop):
 
 def test_ones_own_store_takes_the_place_of_the_stages(shop, monkeypatch):
     store = run(compare="zero_shot")["artefacts"]["features"]
-    monkeypatch.setattr(stages, "load_backbone", _must_not_run)
+    monkeypatch.setattr(stage_backbone, "load_backbone", _must_not_run)
     mine = run(features=store)
     assert mine["runs"][0]["variant"] == "features"
     assert mine["artefacts"]["features"] == store
@@ -261,7 +261,7 @@ def test_empty_and_nan_texts_are_missing_texts(shop):
 @pytest.fixture
 def no_training(monkeypatch):
     monkeypatch.setattr(run_plan, "recommend_in_workers", _must_not_run)
-    monkeypatch.setattr(stages, "load_backbone", _must_not_run)
+    monkeypatch.setattr(stage_backbone, "load_backbone", _must_not_run)
 
 
 @pytest.mark.usefixtures("no_training")

@@ -8,6 +8,7 @@ from conftest import open_demo
 from peft import PeftConfig, PeftModel
 from safetensors.torch import load_file
 
+from recbole_sda import stage_backbone
 from recbole_sda import stages as stages_module
 from recbole_sda.alignment import CMSALoss, trainer
 from recbole_sda.alignment.checkpoint import FILE
@@ -16,6 +17,7 @@ from recbole_sda.defaults import properties_folder, read_yaml
 from recbole_sda.encoders.batching import collate_items
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureStore
+from recbole_sda.stage_backbone import bare
 from recbole_sda.stages import EncoderStages
 
 
@@ -275,7 +277,8 @@ def test_second_run_reuses_everything(finished, catalog, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("the second run did the work again")
 
-    for name in ("load_backbone", "align", "embed_catalog"):
+    monkeypatch.setattr(stage_backbone, "load_backbone", refuse)
+    for name in ("align", "embed_catalog"):
         monkeypatch.setattr(stages_module, name, refuse)
     again = EncoderStages(PlainConfig(checkpoint_dir=stages.config["checkpoint_dir"], epochs=7), catalog)
     assert again.embed() == features
@@ -292,8 +295,8 @@ def test_features_are_the_adapted_backbones(finished, catalog):
     stages, adapter, features = finished
     assert PeftConfig.from_pretrained(adapter).peft_type == "MODA"
     assert (adapter / "adapter_model.safetensors").is_file()
-    backbone = stages._load_backbone()
-    bare, store = {}, FeatureStore.open(features, verify=True)
+    backbone = bare(stages.settings)
+    unadapted, store = {}, FeatureStore.open(features, verify=True)
     rows = np.flatnonzero(catalog.present("image") & catalog.present("text"))[:6]
     for restored in (False, True):
         if restored:
@@ -303,9 +306,9 @@ def test_features_are_the_adapted_backbones(finished, catalog):
                 found = backbone(modality, collate_items(catalog, backbone, modality, rows)).numpy()
             if restored:
                 np.testing.assert_allclose(store.values(modality)[rows], found, rtol=2e-3, atol=1e-3)
-                assert np.abs(found - bare[modality]).max() > 0.01
+                assert np.abs(found - unadapted[modality]).max() > 0.01
             else:
-                bare[modality] = found
+                unadapted[modality] = found
 
 
 def test_manifests_tell_what_made_them(finished, catalog):
@@ -315,7 +318,7 @@ def test_manifests_tell_what_made_them(finished, catalog):
     assert manifest["adapted_layers"] == 14
     assert manifest["trainable_parameters"] == sum(
         value.numel() for value in PeftModel.from_pretrained(
-            stages._load_backbone().model, adapter, is_trainable=True
+            bare(stages.settings).model, adapter, is_trainable=True
         ).parameters() if value.requires_grad
     )  # fmt: skip
     assert [record["step"] for record in manifest["held_out"]] == [0, 1, 2]

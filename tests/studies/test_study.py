@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import recbole_sda
-from recbole_sda import recommend, stages
+from recbole_sda import recommend, stage_backbone
 from recbole_sda.errors import SDAError
 from recbole_sda.report import figures
 from recbole_sda.studies import records
@@ -115,7 +115,7 @@ def _must_not_run(*args, **kwargs):
 def test_a_second_run_measures_nothing_and_finds_the_same(done, monkeypatch):
     result, folder = done
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(stages, "load_backbone", _must_not_run)
+    monkeypatch.setattr(stage_backbone, "load_backbone", _must_not_run)
     monkeypatch.setattr(recommend, "build", _must_not_run)
     again = run(control={"image_signal": 0.0})
     assert again["cells"] == result["cells"]
@@ -125,7 +125,7 @@ def test_a_second_run_measures_nothing_and_finds_the_same(done, monkeypatch):
 def test_a_study_that_shares_arms_finds_their_figures(done, monkeypatch):
     result, folder = done
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(stages, "load_backbone", _must_not_run)
+    monkeypatch.setattr(stage_backbone, "load_backbone", _must_not_run)
     links = {"links, image to text": "structure.mrr/image-text"}
     other = run(arms={"ours": STUDY["arms"]["sda"]}, figures=links, baseline=None, claims=None, seeds=[2])
     (cell,) = other["cells"]
