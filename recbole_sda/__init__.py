@@ -54,11 +54,11 @@ def tune(model=None, dataset=None, config_dict=None, config_file_list=None) -> d
     return tuning.tune(model, dataset, config_dict, config_file_list)
 
 
-def load(checkpoint, *, features=None, data_path=None) -> tuple:
+def load(checkpoint, *, features=None, data_path=None, model=None) -> tuple:
     """A trained recommender from its checkpoint; see :func:`recbole_sda.loading.load`."""
     from recbole_sda import loading
 
-    return loading.load(checkpoint, features=features, data_path=data_path)
+    return loading.load(checkpoint, features=features, data_path=data_path, model=model)
 
 
 def top_k(recommender, users=None, *, k=10, exclude_history=True, batch_users=None):

@@ -28,7 +28,8 @@ python run_recbole_sda.py export|import|verify|nearest|recommend|report PATH [--
   nearest STORE --modality=image --items=a,b --k=10               neighbours; needs `embed --index`
   export CHECKPOINT.pth --output=PATH --format=…                  a trained recommender's item embeddings
   recommend CHECKPOINT.pth --users=a,b --k=10                     the best items for users, or --users=all
-         [--output=FILE.json|.jsonl|.parquet --exclude_history=False --features=PATH --data_path=FOLDER]
+         [--output=FILE.json|.jsonl|.parquet --exclude_history=False --features=PATH --data_path=FOLDER
+          --model=package.module:Class, of a model of your own]
   report RESULT.json [--output=FOLDER]                            a page to look at, from what a run wrote
          [--items=1000 --users=6 --seed=0 --projection=umap --data_path=FOLDER]
   catalog check dataset/NAME [--output=FILE.json --contact-sheet=FILE.png]   count a dataset, name what is broken;

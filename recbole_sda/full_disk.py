@@ -7,8 +7,9 @@ from contextlib import contextmanager
 
 from recbole_sda.errors import SDAError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # the disk, or the user's share of it
 # safetensors and Ray's workers pass the system's words on without its number.
-WORDS = os.strerror(errno.ENOSPC)
+WORDS = tuple(map(os.strerror, FULL))
 KEYS = "--checkpoint_dir, --output"
 
 
@@ -43,4 +44,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _says_so(error: BaseException) -> bool:
-    return getattr(error, "errno", None) == errno.ENOSPC or WORDS in str(error)
+    return getattr(error, "errno", None) in FULL or any(words in str(error) for words in WORDS)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 
-from recbole_sda.config import SDAConfig, known_keys
+from recbole_sda.config import SDAConfig, find_model, known_keys
 from recbole_sda.errors import SDAError
 from recbole_sda.features.sources import import_features, open_features
 from recbole_sda.recommend import build
@@ -30,7 +30,11 @@ class Loaded(NamedTuple):
 
 
 def load(
-    checkpoint: str | Path, *, features: str | Path | None = None, data_path: str | Path | None = None
+    checkpoint: str | Path,
+    *,
+    features: str | Path | None = None,
+    data_path: str | Path | None = None,
+    model: str | None = None,
 ) -> Loaded:
     """A trained recommender from its checkpoint, with its features attached and its dataset split as it was.
 
@@ -39,6 +43,8 @@ def load(
     Args:
         features: where its features are now, if they were moved since; as in ``--features``.
         data_path: the folder that holds the dataset's folder now, if it was moved since.
+        model: ``package.module:Class`` of a model of your own that is not registered. Nothing is imported because
+            a checkpoint says so.
 
     Returns:
         config, model in evaluation mode, dataset, train, validation and test data.
@@ -47,6 +53,7 @@ def load(
         SDAError: no such checkpoint; its features or its dataset are not where they were, or are others.
     """
     saved = read_checkpoint(checkpoint)
+    _check_model(checkpoint, saved["config"]["model"], model)
     config = _configuration(checkpoint, saved["config"], features, data_path)
     dataset, provider, model, data = build(config)
     if saved["features"] not in (None, provider and provider.identities()):
@@ -94,6 +101,23 @@ def read_checkpoint(checkpoint: str | Path) -> dict:
             "only a pickle could hold; train it again"
         )
     return saved
+
+
+def _check_model(checkpoint, saved: str, named: str | None) -> None:
+    """Raises: SDAError: the class that was trained is not known here, or not the one that is named."""
+    try:
+        found = find_model(named or saved)
+    except SDAError as error:
+        if named:
+            raise
+        raise SDAError(
+            f"checkpoint {checkpoint} is of a model {saved!r}, which is not known here; if it is your own, say "
+            f"model=package.module:{saved} with where the class is"
+        ) from error
+    if found.__name__ != saved:
+        raise SDAError(
+            f"checkpoint {checkpoint} is of a model {saved!r}, and model={named} is another; leave it out"
+        )
 
 
 def _configuration(checkpoint, saved: dict, features, data_path) -> SDAConfig:

@@ -70,12 +70,10 @@ def model_configs(
         return configs
     others = [argument for argument in argv if not argument.startswith("--model=")]
     configs = [SDAConfig(name, dataset, files, values, argv=others, one_of_several=True) for name in names]
-    unread = set.intersection(*(set(config.unused_typed_keys) for config in configs))
-    if unread:
-        raise SDAError(f"key {min(unread)!r} is read by none of the models {', '.join(names)}; leave it out")
+    check_read(configs)
     check_idle(configs)
-    _check_splits(configs)
-    _check_history_mask(configs)
+    if reasons := incomparable(configs):
+        raise SDAError(reasons[0])
     return configs
 
 
@@ -85,32 +83,54 @@ def named_models(
     """The names in ``model=SASRec,VBPR``, wherever that is said; one empty name where it is not.
 
     Raises:
-        SDAError: a model is named twice.
+        SDAError: as :func:`check_names`.
     """
     said = [model, *(a.removeprefix("--model=") for a in reversed(argv) if a.startswith("--model="))]
     said += [(values or {}).get("model"), *(read_yaml(file).get("model") for file in reversed(files or ()))]
     names = [name.strip() for name in str(next(filter(None, said), "")).split(",")]
-    if len(set(names)) < len(names):
-        raise SDAError(f"model={','.join(names)} names a model twice")
+    check_names(names)
     return names
 
 
-def _check_splits(configs: Sequence[SDAConfig]) -> None:
+def check_names(names: Sequence[str]) -> None:
+    """Raises: SDAError: a model is named twice; two classes have one name."""
+    if len(set(names)) < len(names):
+        raise SDAError(f"model={','.join(names)} names a model twice")
+    classes = [name.rpartition(":")[2] for name in names]
+    if twice := [name for number, name in enumerate(classes) if name in classes[:number]]:
+        raise SDAError(
+            f"model={','.join(names)} names two classes {twice[0]}, and figures and files tell models apart by "
+            "their classes' names; call one of them something else"
+        )
+
+
+def check_read(configs: Sequence[SDAConfig]) -> None:
+    """Raises: SDAError: a typed key that none of the models reads."""
+    unread = set.intersection(*(set(config.unused_typed_keys) for config in configs))
+    if unread:
+        names = ", ".join(config["model"] for config in configs)
+        raise SDAError(f"key {min(unread)!r} is read by none of the models {names}; leave it out")
+
+
+def incomparable(configs: Sequence[SDAConfig]) -> list[str]:
+    """Why figures of these models cannot be compared, each reason with its remedy; none where they can."""
+    return [*_differing_splits(configs), *_differing_masks(configs)]
+
+
+def _differing_splits(configs: Sequence[SDAConfig]) -> Iterator[str]:
     """RecBole splits sequential models by time and general ones at random unless it is told."""
     splits = {config["model"]: str(config["eval_args"]) for config in configs}
     if len(set(splits.values())) > 1:
         listed = "; ".join(f"{model}: {split}" for model, split in splits.items())
-        raise SDAError(
-            f"eval_args differ, so that figures cannot be compared: {listed}. "
-            f"Say --eval_args='{LEAVE_ONE_OUT}'"
-        )
+        remedy = f"Say --eval_args='{LEAVE_ONE_OUT}'"
+        yield f"eval_args differ, so that figures cannot be compared: {listed}. {remedy}"
 
 
-def _check_history_mask(configs: Sequence[SDAConfig]) -> None:
+def _differing_masks(configs: Sequence[SDAConfig]) -> Iterator[str]:
     sequential = {config["model"]: config["MODEL_TYPE"] == ModelType.SEQUENTIAL for config in configs}
     if len(set(sequential.values())) > 1 and configs[0]["history_mask"] == "recbole":
         masked = [name for name, is_sequential in sequential.items() if not is_sequential]
-        raise SDAError(
+        yield (
             f"history_mask=recbole: RecBole lets {', '.join(n for n in sequential if n not in masked)} recommend "
             f"what a user had before and keeps {', '.join(masked)} from it, so that their figures cannot be "
             "compared; say --history_mask=all or --history_mask=none"

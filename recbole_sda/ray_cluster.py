@@ -22,6 +22,7 @@ def connect(reason: str, address: str | None = None, **options) -> None:
         raise SDAError(f"{reason} needs Ray ({error}); pip install 'recbole_sda[tune]'") from error
     if ray.is_initialized():
         return
+    address = address or os.environ.get("RAY_ADDRESS")
     try:
         ray.init(address=address, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:

@@ -15,6 +15,7 @@ from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureStore, write_store
 from recbole_sda.features.arrays import npy_bytes, write_atomically
 from recbole_sda.features.exchange import export_store
+from recbole_sda.loading import load
 from recbole_sda.serving import Recommendations, as_table, item_embeddings
 
 ROW_GROUP = 1 << 17  # rows, at least
@@ -47,8 +48,12 @@ def as_text(parts: Iterable[Recommendations]) -> str:
     return tabulate(rows, ["user", "item", "rank", "score"], floatfmt=".4f", disable_numparse=[0, 1])
 
 
-def export_item_embeddings(checkpoint: str | Path, output: str | Path, *, format: str) -> list[str]:
+def export_item_embeddings(
+    checkpoint: str | Path, output: str | Path, *, format: str, model: str | None = None
+) -> list[str]:
     """A trained recommender's item embeddings as a feature store is exported, with its tables for modalities.
+
+    Args: model: as :func:`recbole_sda.loading.load`.
 
     Returns: the tables' names.
 
@@ -56,7 +61,7 @@ def export_item_embeddings(checkpoint: str | Path, output: str | Path, *, format
         SDAError: as :func:`recbole_sda.features.exchange.export_store`; no item table.
     """
     with TemporaryDirectory() as folder:
-        tokens, tables = item_embeddings(checkpoint)
+        tokens, tables = item_embeddings(load(checkpoint, model=model))
         for name, values in tables.items():
             write_atomically(Path(folder) / f"{name}.npy", npy_bytes(values))
         everywhere = np.ones(len(tokens), dtype=bool)

@@ -10,14 +10,16 @@ from recbole_sda.errors import SDAError
 CHECKPOINT = ".pth"
 
 
-def export_vectors(store: str, *, output: str, format: str) -> str:
+def export_vectors(store: str, *, output: str, format: str, model: str = "") -> str:
     from recbole_sda.features.exchange import export_store
 
     if store.endswith(CHECKPOINT):
         from recbole_sda.serving_files import export_item_embeddings
 
-        tables = export_item_embeddings(store, output, format=format)
+        tables = export_item_embeddings(store, output, format=format, model=model or None)
         return f"{', '.join(tables)} of {store} as {format}: {output}"
+    if model:
+        raise SDAError(f"model={model} is of a checkpoint, and {store} is a feature store; leave it out")
     export_store(_open(store), output, format=format)
     return f"{store} as {format}: {output}"
 
@@ -62,6 +64,7 @@ def recommend_items(
     exclude_history: str = "True",
     features: str = "",
     data_path: str = "",
+    model: str = "",
 ) -> str:
     if exclude_history not in ("True", "False"):
         raise SDAError(f"exclude_history={exclude_history!r} must be True or False")
@@ -74,7 +77,7 @@ def recommend_items(
     if output:
         check_output(output)
     named = None if users == "all" else users.split(",")
-    loaded = load(checkpoint, features=features or None, data_path=data_path or None)
+    loaded = load(checkpoint, features=features or None, data_path=data_path or None, model=model or None)
     parts = recommendations(loaded, named, k=int(k), exclude_history=exclude_history == "True")
     if not output:
         return as_text(parts)
@@ -134,7 +137,7 @@ def run_store_command(verb: str, subject: Sequence[str], files: Sequence[str], a
     command = STORE_COMMANDS[verb]
     keywords = [p for p in inspect.signature(command).parameters.values() if p.kind is p.KEYWORD_ONLY]
     known = {keyword.name: keyword.default is keyword.empty for keyword in keywords}
-    given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
+    given = _given(verb, arguments)
     unknown = [*(key for key in given if key not in known), *(["config_files"] if files else [])]
     if not subject:
         raise SDAError(f"{verb} needs a path, as in `{verb} {_EXAMPLES.get(verb, STORE)}`")
@@ -144,6 +147,18 @@ def run_store_command(verb: str, subject: Sequence[str], files: Sequence[str], a
     if missing := [key for key, needed in known.items() if needed and key not in given]:
         raise SDAError(f"{verb} needs --{missing[0]}=…")
     return command(subject[0], **given)
+
+
+def _given(verb: str, arguments: Sequence[str]) -> dict[str, str]:
+    given = {}
+    for argument in arguments:
+        key, equals, value = argument.removeprefix("--").partition("=")
+        if not (argument.startswith("--") and equals and key):
+            raise SDAError(f"{verb} takes one path and --key=value; it cannot use {argument!r}")
+        if key in given:
+            raise SDAError(f"--{key} is given twice: {given[key]!r} and {value!r}; keep one")
+        given[key] = value
+    return given
 
 
 def _open(path: str, verify: bool = False):

@@ -365,6 +365,8 @@ def test_recommend_prints_a_table(trained, capsys):
         (["x.pth", "--users=a", "--k=0"], "k='0' must be a whole number"),
         (["x.pth", "--users=a", "--output=x.csv"], "its end chooses the format; use .json, .jsonl, .parquet"),
         (["x.pth", "--users=a", "--output=nowhere/x.json"], "output=nowhere/x.json: its folder does not exist"),
+        (["x.pth", "y.pth"], "recommend takes one path and --key=value; it cannot use 'y.pth'"),
+        (["x.pth", "--users=a", "--users=b"], "--users is given twice: 'a' and 'b'; keep one"),
         (["x.pth", "--users=a", "--exclude_history=no"], "exclude_history='no' must be True or False"),
     ],
 )

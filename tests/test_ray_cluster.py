@@ -29,6 +29,13 @@ def test_the_address_is_the_one_that_was_said(asked):
     assert asked == [{"address": "10.0.0.1:6379"}]
 
 
+def test_the_environments_cluster_is_named_where_it_does_not_answer(asked, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.2:6379")
+    asked.error = ConnectionError("Failed to connect")
+    with pytest.raises(SDAError, match=r"ray_address=10.0.0.2:6379: no Ray cluster answers there"):
+        connect("embed_workers=2")
+
+
 def test_no_cluster_there(asked):
     asked.error = ConnectionError("Failed to\nconnect")
     with pytest.raises(SDAError, match=r"ray_address=auto: no Ray cluster answers there \(Failed to connect\)"):

@@ -120,8 +120,8 @@ def cosine_cell(record: dict) -> str:
 
 def conflict_notes(result: dict) -> Iterator[str]:
     yield (
-        f"mean and 95 % interval over {result['batches']} batches of {result['align_batch_size']} training items, "
-        "without dropout"
+        f"seed {result['seed']}, under {result['alignment']}: mean and 95 % interval over {result['batches']} "
+        f"batches of {result['align_batch_size']} training items, without dropout"
     )
     yield "lora has no experts: its rows are the same columns of its B"
     yield "gates aside: mean over each expert at each projection, which gates cannot change"

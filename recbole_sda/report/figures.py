@@ -50,6 +50,8 @@ def write_picture(figure, path: Path) -> bool:
 
 def write_pictures(figures: Mapping[Path, object]) -> list[Path]:
     """Pictures of several figures by one browser. Returns: those that could be drawn; the log says why not all."""
+    for path in figures:
+        path.unlink(missing_ok=True)  # of an earlier run
     try:
         import kaleido
         from kaleido.errors import KaleidoError
@@ -58,8 +60,6 @@ def write_pictures(figures: Mapping[Path, object]) -> list[Path]:
         return []
     orders = [{"fig": figure, "path": path, "opts": {"scale": 2}} for path, figure in figures.items()]
     try:
-        for path in figures:
-            path.unlink(missing_ok=True)  # of an earlier run
         # Without MathJax, which would come from a network.
         faults = kaleido.write_fig_from_object_sync(orders, kopts={"mathjax": False})
     except (KaleidoError, RuntimeError, OSError) as error:  # RuntimeError: there is no Chrome

@@ -102,6 +102,11 @@ def axis_values(definition: Definition, config: SDAConfig) -> tuple:
         return axis.values if axis else ()
     if not config[axis.key]:
         raise SDAError(f"study {definition.name} takes its {axis.label}s from {axis.key}, which is empty; fill it")
+    if not isinstance(config[axis.key], list | tuple):
+        raise SDAError(
+            f"study {definition.name}: axis: {axis.key}={config[axis.key]} is no list; name a key that holds one, "
+            "or say values: […]"
+        )
     return tuple(config[axis.key])
 
 
@@ -172,6 +177,10 @@ class Configs:
             if key in said:
                 remedy = "leave it out" if key == "compare" else "say --seeds=1,2,3"
                 raise SDAError(f"study {definition.name} sets {key} itself; {remedy}")
+        if "append" in said:
+            raise SDAError(f"study {definition.name} makes its own features; leave append out")
+        if "backbones" in said:
+            self._check_no_other_backbone(said)
         for name, keys in [*definition.arms.items(), ("control", definition.control)]:
             if twice := said.intersection(keys):
                 key = min(twice)
@@ -179,6 +188,14 @@ class Configs:
                     f"study {definition.name}: {name} sets {key}={keys[key]}, and {key} was given too; leave it "
                     "out, or write a study of your own"
                 )
+
+
+    def _check_no_other_backbone(self, said: set[str]) -> None:
+        """Beside ``backbones``, which stand in the tables and would not be what is measured."""
+        own = [name for name, keys in self.definition.arms.items() if "backbone" in keys]
+        if "backbone" in said or own:
+            where = "backbone is given" if "backbone" in said else f"{own[0]} sets backbone"
+            raise SDAError(f"study {self.definition.name}: {where}, and backbones, too; leave one of them out")
 
 
 def _world_folder(config: SDAConfig) -> Path:

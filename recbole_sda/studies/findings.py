@@ -42,10 +42,10 @@ class Values:
         """A value a seed; None where it is undefined, or the arm does not have it."""
         return [self._found[arm.label, control, seed, figure] for seed in self.seeds]
 
-    def are_same(self, arm: Arm, over: Arm, *, control: bool) -> bool:
-        """Whether the two were measured at once, so that between them there is nothing to test."""
-        found = [[self._records[each.label, control, seed] for seed in self.seeds] for each in (arm, over)]
-        return None not in found[0] and found[0] == found[1]
+    def measured(self, arm: Arm, *, control: bool) -> tuple | None:
+        """What all its figures depend on, equal for two arms that are one; None where it is not known."""
+        found = *(self._records[arm.label, control, seed] for seed in self.seeds), arm.x
+        return None if None in found[:-1] else found
 
     def of_cell(self, cell: Cell) -> dict[str, float | None]:
         """Figure → value."""
@@ -117,19 +117,29 @@ def comparisons(definition: Definition, values: Values) -> list[dict]:
     """Every pair by every figure: ``arm``, ``over``, ``control``, ``figure``, what :func:`paired_difference` says
     with these two names' means as ``arm_mean`` and ``over_mean``, and ``p_holm``, corrected over the pairs and
     figures with the signal, and over those of the control. A figure that one of the two lacks is no row, nor are
-    two arms that come to the same at their place of the axis."""
+    two arms that come to the same at their place of the axis, nor two that another row has compared under other
+    names."""
     found = []
     for control in values.controls:
         rows = [
             {"arm": arm.label, "over": over.label, "control": control, "figure": figure}
             | _named(paired_difference(*(values.of(each, figure, control=control) for each in (arm, over))))
-            for pair in definition.pairs
-            for arm, over in _matched(pair, values.arms)
-            if not values.are_same(arm, over, control=control)
+            for arm, over in _distinct(definition, values, control=control)
             for figure in values.figures
         ]
         found += _corrected([row for row in rows if row["seeds"]])
     return found
+
+
+def _distinct(definition: Definition, values: Values, *, control: bool) -> list[tuple[Arm, Arm]]:
+    """The pairs to compare, each measured pair once: at a share of 0 all kinds of noise are one."""
+    found = {}
+    for pair in definition.pairs:
+        for arm, over in _matched(pair, values.arms):
+            measured = tuple(values.measured(each, control=control) for each in (arm, over))
+            if None in measured or measured[0] != measured[1]:
+                found.setdefault((arm.label, over.label) if None in measured else measured, (arm, over))
+    return list(found.values())
 
 
 def claims(definition: Definition, values: Values) -> list[dict]:
@@ -190,5 +200,6 @@ def _corrected(rows: list[dict]) -> list[dict]:
 
 
 def seconds(records: Sequence[Mapping]) -> float:
-    """What all measures took when they were measured."""
-    return round(math.fsum(found["seconds"] for record in records for found in record.values()), 1)
+    """What all measures took when they were measured, each counted once, however many cells share it."""
+    found = {json.dumps(one["depends_on"], sort_keys=True): one["seconds"] for r in records for one in r.values()}
+    return round(math.fsum(found.values()), 1)

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 import recbole_sda
@@ -80,8 +81,11 @@ def _alignment(bench: Bench) -> dict[str, float]:
 
 
 def _held_out_tokens(bench: Bench) -> list[str]:
-    rows = split_items(bench.stages.catalog, bench.stages.settings.alignment())[1]
-    return [bench.stages.catalog.tokens[row] for row in rows]
+    return [bench.stages.catalog.tokens[row] for row in _held_out_rows(bench)]
+
+
+def _held_out_rows(bench: Bench) -> np.ndarray:
+    return split_items(bench.stages.catalog, bench.stages.settings.alignment())[1]
 
 
 def _alignment_depends_on(bench: Bench) -> dict:
@@ -111,11 +115,13 @@ def _structure_held_out(bench: Bench) -> dict[str, float]:
 
 
 def _check_held_out(bench: Bench) -> None:
-    there, needed = len(_held_out_tokens(bench)), HELD_OUT_NEIGHBOURS + 1
-    if there < needed:
+    rows, modalities = _held_out_rows(bench), bench.config["modalities"]
+    whole = np.logical_and.reduce([bench.stages.catalog.present(name)[rows] for name in modalities]).sum()
+    if whole <= HELD_OUT_NEIGHBOURS:
         raise SDAError(
-            f"align_holdout_share={bench.config['align_holdout_share']}: {there} items are held out, and "
-            f"structure_held_out needs {needed}; hold out more, or take a larger world (demo_items)"
+            f"align_holdout_share={bench.config['align_holdout_share']}: {whole} items with "
+            f"{', '.join(modalities)} are held out, and structure_held_out needs {HELD_OUT_NEIGHBOURS + 1}; hold "
+            "out more, or take a larger world (demo_items)"
         )
 
 

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +32,8 @@ from recbole_sda.studies.tables import notes, study_markdown, study_text  # noqa
 
 logger = logging.getLogger(__name__)
 
+# These decide how fast a study is, not what comes of it.
+MACHINE = ("study_workers", "cpus", "gpus", "ray_address", "use_gpu", "gpu_id", "show_progress", "state")
 # By a study, beside what its arms read.
 READ = ("study_*", "backbones", "diagnose_*", "seeds", "cpus", "gpus", "ray_address")
 
@@ -52,9 +54,10 @@ def study(
 
     Returns:
         ``study``, ``question``, ``dataset``, ``model`` (None where no recommender is measured), ``seeds``;
-        ``arms``: label → keys; ``figures``: column → what it is the mean of; ``axis``, ``control``, ``worlds``
-        (whether each seed drew one); ``cells``: arm, seed and control with their ``figures`` and all that was
-        ``measured``; ``summary``, ``comparisons``, ``claims`` as in :mod:`recbole_sda.studies.findings`;
+        ``stated``: the ``pairs`` and ``claims`` of the study; ``arms``: label → keys; ``figures``: column → what
+        it is the mean of; ``axis``, ``control``, ``worlds`` (whether each seed drew one); ``cells``: arm, seed and
+        control with their ``figures`` and all that was ``measured``; ``summary``, ``comparisons``, ``claims`` as
+        in :mod:`recbole_sda.studies.findings`;
         ``failed``: ``cell`` and ``error`` of each that could not be measured; ``notes``; ``config``, ``versions``,
         ``hardware``; ``seconds`` of this call, ``seconds_measured`` of all that it needed; ``files``. Of no name:
         ``studies``, name → question.
@@ -176,6 +179,10 @@ def _heading(definition: Definition, configs: Configs, arms, seeds, figures, mea
         "control": definition.control,
         "worlds": base["dataset"] == DEMO and "demo_seed" in definition.seed_keys,
         "least_seeds": definition.least_seeds,
+        "stated": {
+            "pairs": [list(pair) for pair in definition.pairs],
+            "claims": {name: asdict(claim) for name, claim in definition.claims.items()},
+        },
     }
 
 
@@ -200,9 +207,12 @@ def _findings(definition: Definition, cells: Sequence[Cell], records: Sequence[d
 
 
 def _folder(result: dict, config: SDAConfig) -> Path:
-    """One for each question, data and settings; a study that is run again writes into the same."""
-    keys = ("question", "dataset", "model", "seeds", "arms", "figures", "axis", "control", "config")
-    name = f"{result['study']}-{digest({key: result[key] for key in keys})}"
+    """One for each question, data and settings; a study that is run again writes into the same, however many
+    workers it has."""
+    keys = ("question", "dataset", "model", "seeds", "arms", "figures", "axis", "control", "stated")
+    (said,) = result["config"].values()
+    settings = {key: value for key, value in said.items() if key not in MACHINE}
+    name = f"{result['study']}-{digest({**{key: result[key] for key in keys}, 'config': settings})}"
     folder = Path(config["checkpoint_dir"]) / "studies" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

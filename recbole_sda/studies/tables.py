@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from recbole_sda.evaluation.seeds_paired import HOLDS, LEAST_SEEDS, SIGNIFICANT
 from recbole_sda.report.table import UNDEFINED, Table
 
+FEWER = "*"
+
 
 def study_text(result: dict) -> str:
     """Question, tables and notes for the screen.
@@ -36,6 +38,8 @@ def notes(result: dict) -> Iterator[str]:
     seeds, controls = len(result["seeds"]), any(row["control"] for row in result["summary"])
     if seeds > 1:
         yield f"figures: mean±sample standard deviation of {seeds} seeds; each seed draws {_drawn(result)} anew"
+    if any(0 < entry["seeds"] < seeds for entry in result["summary"]):
+        yield f"{FEWER}: of fewer seeds, for in the others the figure is undefined or was not measured"
     yield from (f"{column}: {_mean_of(patterns)}" for column, patterns in result["figures"].items())
     if controls:
         keys = ", ".join(f"{key}={value}" for key, value in result["control"].items())
@@ -99,7 +103,10 @@ def _figures(result: dict) -> Table:
     for entry in result["summary"]:
         by_row.setdefault((entry["arm"], entry["control"]), {})[entry["figure"]] = entry
     rows = [
-        [f"{arm}{' (control)' if control else ''}", *(_spread(found[figure]) for figure in figures)]
+        [
+            f"{arm}{' (control)' if control else ''}",
+            *(_spread(found[figure], seeds=len(result["seeds"])) for figure in figures),
+        ]
         for (arm, control), found in by_row.items()
     ]
     return Table("", ["arm", *figures], rows, 1)
@@ -141,10 +148,11 @@ def _decided(claim: dict, state: str, result: dict) -> tuple[str, str, str]:
     return (*_difference(row), row["verdict"] + of)
 
 
-def _spread(entry: dict) -> str:
+def _spread(entry: dict, *, seeds: int) -> str:
     if entry["mean"] is None:
         return UNDEFINED
-    return f"{entry['mean']:.4f}" + ("" if entry["sd"] is None else f"±{entry['sd']:.4f}")
+    spread = "" if entry["sd"] is None else f"±{entry['sd']:.4f}"
+    return f"{entry['mean']:.4f}{spread}{FEWER if entry['seeds'] < seeds else ''}"
 
 
 def _difference(row: dict) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import recbole_sda
+from recbole_sda.cli import main
 from recbole_sda.config import SDAConfig, find_model
 from recbole_sda.errors import SDAError
 from recbole_sda.model import SLOTS, ItemFeatures, Slots, register_model
@@ -57,6 +58,26 @@ def test_a_model_named_by_its_path_runs_on_features_and_comes_back_from_its_chec
     config, model, *_ = recbole_sda.load(result["runs"][0]["artefacts"]["checkpoint"])
     assert isinstance(model.item_embedding, ItemFeatures)
     assert (config["shift"], model.shift) == (2.5, 2.5)
+
+
+def forget() -> None:
+    """As a process that starts anew."""
+    for table in (OWN_MODELS, SLOTS, _defaults):
+        table.pop("Shifted", None)
+    sys.modules.pop("shop_models", None)
+
+
+def test_the_command_line_takes_its_checkpoint_with_its_path(shifted, capsys):
+    checkpoint = recbole_sda.run(shifted, "demo", {**SHORT, "shift": 2.5})["runs"][0]["artefacts"]["checkpoint"]
+    forget()
+    assert main(["recommend", checkpoint, "--users=all"]) == 2
+    said = "is of a model 'Shifted', which is not known here; if it is your own, say model=package.module:Shifted"
+    assert said in capsys.readouterr().err
+    assert main(["recommend", checkpoint, "--users=all", f"--model={shifted}", "--output=all.jsonl"]) == 0
+    assert main(["export", checkpoint, f"--model={shifted}", "--output=out", "--format=npy"]) == 0
+    assert main(["recommend", checkpoint, "--users=all", "--model=BPR"]) == 2
+    assert "is of a model 'Shifted', and model=BPR is another" in capsys.readouterr().err
+    assert recbole_sda.load(checkpoint, model=shifted).model.shift == 2.5
 
 
 def test_another_process_imports_it_by_its_path(shifted):

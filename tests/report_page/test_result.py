@@ -141,6 +141,25 @@ def test_the_adapted_run_is_shown_beside_the_first_other_variant_of_its_model_an
     assert [(one["variant"], one["seed"]) for one in run.compared] == [("ids", 1), ("sda", 1)]
 
 
+def test_gradients_are_those_of_the_shown_adapter(tmp_path):
+    """Two seeds and three variants were measured; the page is about one of them."""
+    digests = {(v, s): f"{v}-{s}" for v in ("lora", "info_nce", "sda") for s in (1, 2)}
+    runs = [
+        {**RUN, "variant": v, "seed": s, "artefacts": {"adapter": str(tmp_path / "adapters" / name)}}
+        for (v, s), name in digests.items()
+    ]
+    for number, (loss, seed) in enumerate([("info_nce", 1), ("sda", 2), ("sda", 1)]):
+        adapters = {"lora": digests["lora", seed], "moda": digests[loss, seed]}
+        folder = tmp_path / "diagnose" / f"conflict-{number}"
+        folder.mkdir(parents=True)
+        (folder / "conflict.json").write_text(json.dumps({"seed": seed, "adapters": adapters}))
+    run = Run({**RESULT, "runs": runs})
+    assert (run.shown["variant"], run.shown["seed"]) == ("sda", 1)
+    assert run.conflict() == {"seed": 1, "adapters": {"lora": "lora-1", "moda": "sda-1"}}
+    (folder / "conflict.json").unlink()
+    assert run.conflict()["adapters"] == {"lora": "lora-1", "moda": "info_nce-1"}  # its LoRA, at least
+
+
 def test_a_run_of_ids_has_neither_features_nor_adapter():
     run = Run(RESULT)
     for part in (run.sides, run.adapter, run.adapters, run.conflict):

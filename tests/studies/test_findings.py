@@ -114,6 +114,33 @@ def test_arms_are_compared_at_the_same_place_of_the_axis_on_the_same_backbone():
     assert [row["mean"] for row in findings.summary(values)[:2]] == [1.0, 2.0]
 
 
+def test_two_arms_that_are_one_at_a_place_are_compared_once_there():
+    """At a share of 0 noisy texts and noisy pictures are the same arm: one test, not two."""
+    arms = {name: {"align_corrupt": {name[-1]: "$x"}} for name in ("a t", "b t", "a i", "b i")}
+    definition = Definition(
+        name="noise",
+        question="?",
+        arms=arms,
+        figures={"found": ("recommender.found",)},
+        pairs=(("a t", "b t"), ("a i", "b i")),
+        axis=Axis("share", (0.0, 0.5)),
+    )
+    cells = [Cell(arm, seed, False, None) for arm in arms_of(definition, {"backbones": None}) for seed in range(3)]
+    records = []
+    for number, cell in enumerate(cells):
+        kind = cell.arm.name[0] if cell.arm.x == 0 else cell.arm.name
+        depends_on = {"kind": kind, "x": cell.arm.x, "seed": cell.seed}
+        figures = {"found": len(kind) + cell.seed + (number if cell.arm.x else 0)}
+        records.append({"recommender": {"figures": figures, "seconds": 1.0, "depends_on": depends_on}})
+    values = findings.Values(cells, records, definition.figures)
+    rows = findings.comparisons(definition, values)
+    assert [(row["arm"], row["over"]) for row in rows] == [
+        *[("a t, 0.0", "b t, 0.0"), ("a t, 0.5", "b t, 0.5")],
+        ("a i, 0.5", "b i, 0.5"),
+    ]
+    assert findings.seconds(records) == 18.0  # of 24 records six are others'
+
+
 def test_a_gain_over_nothing_is_undefined():
     cells = [Cell(Arm(name, {}), 1, False, None) for name in DEFINITION.arms]
     records = [record(ndcg_at_10=value, tailndcg_at_10=value) for value in (0.0, 0.0, 0.1)]
@@ -162,6 +189,16 @@ def result_of(values: findings.Values) -> dict:
         "comparisons": findings.comparisons(DEFINITION, values),
         "claims": findings.claims(DEFINITION, values),
     }
+
+
+def test_a_mean_of_fewer_seeds_is_starred_and_told():
+    values = planted(range(1, 8))
+    result = result_of(values)
+    result["summary"][0]["seeds"] -= 1
+    scores, *_ = study_tables(result)
+    assert [row[1].endswith("*") for row in scores.rows] == [True, *[False] * (len(scores.rows) - 1)]
+    assert "*: of fewer seeds" in "\n".join(notes(result))
+    assert "*" not in "\n".join(notes(result_of(values)))
 
 
 def test_the_tables_show_every_arm_comparison_and_claim_with_its_verdict():

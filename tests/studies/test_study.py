@@ -295,6 +295,26 @@ class TestRefusals:
         with pytest.raises(SDAError, match=r"needs backbones; say --backbones=A,B"):
             run(needs=["backbones"])
 
+    def test_backbones_beside_another_backbone(self):
+        keys = {"backbones": ["a", "b"]}
+        with pytest.raises(SDAError, match=r"backbone is given, and backbones, too; leave one of them out"):
+            run(keys={**keys, "backbone": "tiny"})
+        arms = {"one": {"features": "auto", "adapter": "none", "backbone": "tiny"}, "two": {"features": "none"}}
+        with pytest.raises(SDAError, match=r"one sets backbone, and backbones, too"):
+            run(keys=keys, arms=arms, baseline=None, claims=None)
+
+    def test_an_axis_of_a_key_that_is_no_list(self):
+        with pytest.raises(SDAError, match=r"axis: align_steps=2 is no list; name a key that holds one"):
+            run(axis={"label": "step", "key": "align_steps"}, figures={"links": "conflict_steps.$x"}, claims=None)
+
+    def test_features_to_append_to(self):
+        with pytest.raises(SDAError, match=r"makes its own features; leave append out"):
+            run(keys={"append": True})
+
+    def test_too_few_items_are_held_out(self):
+        with pytest.raises(SDAError, match=r"align_holdout_share=0.1: \d items with image, text are held out, and .* needs 6"):
+            run(settings={**STUDY["settings"], "align_holdout_share": 0.1})
+
     def test_a_dataset_without_a_known_truth_has_no_structure(self):
         with pytest.raises(SDAError, match=r"has nothing to measure on shop"):
             run("shop", figures={"links": "structure.mrr/image-text"}, claims=None)

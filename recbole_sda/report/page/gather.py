@@ -146,24 +146,33 @@ class Run:
         return self.command("embed", adapter="none", features=None)
 
     def conflict(self) -> dict:
-        """What `diagnose conflict` measured of this run's adapters.
+        """What `diagnose conflict` measured of this run's adapters, best of the shown one.
 
         Raises:
             MissingError: it was not asked.
         """
-        digests = {Path(run["artefacts"]["adapter"]).name for run in self.runs if run["artefacts"].get("adapter")}
-        for folder in self.checkpoint_folders():
-            for file in sorted(folder.glob("diagnose/conflict-*/conflict.json")):
-                try:
-                    result = json.loads(file.read_bytes())
-                    if digests & set(result["adapters"].values()):
-                        return result
-                except (OSError, ValueError, LookupError, TypeError, AttributeError):
-                    continue
+        measured = self._conflicts()
+        for run in (self.shown, *self.runs):
+            adapter = Path(run["artefacts"].get("adapter") or "").name
+            if adapter in measured:
+                return measured[adapter]
         # It compares adapters itself, under the loss of the shown one.
         keys = {"alignment": VARIANTS.get(self.shown["variant"], {}).get("alignment"), "adapter": None}
         again = self.command("diagnose conflict", features=None, **keys)
         raise MissingError("no gradients of these adapters were measured", again)
+
+    def _conflicts(self) -> dict[str, dict]:
+        """Adapter → what was measured of it."""
+        found = {}
+        for folder in self.checkpoint_folders():
+            for file in sorted(folder.glob("diagnose/conflict-*/conflict.json")):
+                try:
+                    result = json.loads(file.read_bytes())
+                    for adapter in result["adapters"].values():
+                        found.setdefault(adapter, result)
+                except (OSError, ValueError, LookupError, TypeError, AttributeError):
+                    continue
+        return found
 
     def checkpoint_folders(self) -> list[Path]:
         """The folders that the run's artefacts lie in."""
