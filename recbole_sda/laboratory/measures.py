@@ -47,8 +47,8 @@ def measure_structure(
         * ``recall@1/<query>-<key>``, ``recall@10/…``: the share of items that are their own nearest, or among
           their own ten nearest, in the other modality; ``mrr/…``: the mean of 1 ÷ that place. Ties count against
           an item.
-        * ``recall@10/<query>-<key>/head``, ``…/tail``: of the items among the most popular fifth of `truth`, and of
-          all others; NaN where there is none.
+        * ``recall@10/<query>-<key>/head``, ``…/tail``: of the items among the most popular fifth of `truth`, and
+          of all others; NaN where there is none.
         * ``effective_rank/<modality>``, ``mean_cosine/<modality>``: see :mod:`~recbole_sda.laboratory.spread`.
 
     Raises:
