@@ -5,7 +5,7 @@ from recbole_sda.defaults import explained_keys
 INTRODUCTION = """\
 # Switches
 
-Every key of ours, as `--key=value`, in YAML or in a dictionary; RecBole's own keys keep their meaning.
+Every key of ours, and RecBole's where we set another default: as `--key=value`, in YAML or in a dictionary.
 Written from the comments in `properties/` by `python -m recbole_sda.switches`.
 """
 HEADER = ["| key | type | default | meaning |", "|---|---|---|---|"]
@@ -16,11 +16,15 @@ def page() -> str:
     blocks = [INTRODUCTION]
     for title, keys in explained_keys():
         rows = [
-            f"| `{key}` | {kind} | `{default}` | {_cell(text.removeprefix(f'({kind}) '))} |"
+            f"| `{key}` | {kind} | {_default(default)} | {_cell(text.removeprefix(f'({kind}) '))} |"
             for key, default, kind, text in keys
         ]
         blocks.append("\n".join([f"## {title}", "", *(HEADER if rows else []), *rows, ""]))
     return "\n".join(blocks)
+
+
+def _default(text: str) -> str:
+    return f"`{text}`" if text else "in the file"  # of several lines
 
 
 def _cell(text: str) -> str:

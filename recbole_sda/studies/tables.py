@@ -14,13 +14,16 @@ def study_text(result: dict) -> str:
     Args:
         result: what :func:`recbole_sda.studies.study` returns.
     """
-    return "\n".join([*_heading(result), *(table.text() for table in study_tables(result)), *result["notes"]])
+    question = f"study {result['study']}: {result['question']}"
+    tables = (table.text() for table in study_tables(result))
+    return "\n".join(["", question, _measured_on(result), "", *tables, *result["notes"]])
 
 
 def study_markdown(result: dict) -> str:
-    """The same for a README."""
+    """The same as a page."""
+    heading = [f"# {result['question']}", "", f"`study {result['study']}`: {_measured_on(result)}", ""]
     notes = [f"- {note}" for note in result["notes"]]
-    return "\n".join([*_heading(result), *(table.markdown() for table in study_tables(result)), *notes, ""])
+    return "\n".join([*heading, *(table.markdown() for table in study_tables(result)), *notes, ""])
 
 
 def study_tables(result: dict) -> list[Table]:
@@ -84,10 +87,9 @@ def _holds(claim: dict, state: str) -> bool:
     return claim[state] is not None and claim[state]["verdict"] == HOLDS
 
 
-def _heading(result: dict) -> list[str]:
-    seeds = ", ".join(map(str, result["seeds"]))
+def _measured_on(result: dict) -> str:
     model = f"{result['model']} on " if result["model"] else ""
-    return ["", f"study {result['study']}: {result['question']}", f"{model}{result['dataset']}, seeds {seeds}", ""]
+    return f"{model}{result['dataset']}, seeds {', '.join(map(str, result['seeds']))}"
 
 
 def _drawn(result: dict) -> str:
