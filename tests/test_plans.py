@@ -38,6 +38,7 @@ def test_each_model_has_a_configuration_of_its_own(configs):
         ("SASRec,VBPR", {"history_mask": "all"}, r"eval_args differ.*SASRec: .*VBPR: .*Say --eval_args="),
         ("SASRec,VBPR", {"eval_args": LEAVE_ONE_OUT}, r"history_mask=recbole.*--history_mask=all"),
         ("SASRec,SASRec", {}, "names a model twice"),
+        ("a.x:Rec,b.y:Rec", {}, "names two classes Rec, and figures .* call one of them something else"),
     ],
 )
 def test_models_that_cannot_be_compared(configs, models, values, message):

@@ -13,14 +13,16 @@ from recbole_sda.errors import SDAError
 from recbole_sda.idle_keys import EMBEDDING, check_idle, idle_in
 from recbole_sda.stage_settings import ADAPTER_KEYS, LOOP_KEYS
 from recbole_sda.trainer import plain
-from recbole_sda.tuning.settings import PROCESSES, Command, Settings, class_name
-from recbole_sda.tuning.space import combinations, draws
+from recbole_sda.tuning.command_checks import PROCESSES
+from recbole_sda.tuning.settings import Command, Settings, class_name
+from recbole_sda.tuning.space import combinations, corner_combinations, draws
 
 logger = logging.getLogger(__name__)
 
 # What else an adapter may depend on, and which of these keys change none.
 OF_THE_CATALOGUE = f"{EMBEDDING} modalities align_corrupt"
 OF_STAGE_2 = "embed* read_workers feature_dtype append index"
+MOST_CORNERS = 64  # combinations that are configured for a check, a tenth of a second each
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,13 @@ def plan(command: Command, settings: Settings) -> Planned:
 def check_corners(command: Command, settings: Settings) -> Planned:
     """For a search that draws as it goes: each value of a choice, and both ends of each range, must be valid.
 
+    So must be their combinations where they are few. Where they are many, those that are drawn and contradict
+    themselves are trials that fail.
+
     Raises:
         SDAError: as :func:`plan`.
     """
-    first = {key: entry.corners[0] for key, entry in settings.space.items()}
-    tried = [{**first, key: value} for key, entry in settings.space.items() for value in entry.corners]
+    tried = corner_combinations(settings.space, MOST_CORNERS)
     whole = [(model, values, _configured(command, model, values)) for model in settings.models for values in tried]
     configs = [config for *_, config in whole]
     check_idle(configs)

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from recbole_sda.report.figures import TEMPLATE, can_plot, write_figure
+from recbole_sda.report.table import UNDEFINED
 from recbole_sda.tuning.records import FINISHED
 
 FIRST = ("align_temperature", "num_experts")
@@ -43,16 +44,20 @@ def levels(trials: Sequence[dict], key: str) -> list:
     return sorted(found.values()) if numbers else list(found.values())
 
 
+def places(trials: Sequence[dict], key: str) -> dict[str, str]:
+    """The places along a key's axis → their labels: its levels, and – for trials in which the key does nothing."""
+    found = {_text(value): _label(value) for value in levels(trials, key)}
+    lacking = any(key not in entry["values"] for entry in trials)
+    return {**found, UNDEFINED: UNDEFINED} if lacking else found
+
+
 def mean_scores(trials: Sequence[dict], x: str, y: str) -> list[list[float | None]]:
-    """(levels of y) × (levels of x): the mean over the trials that share both; None where there is none."""
+    """(places of y) × (places of x): the mean over the trials that share both; None where there is none."""
     cells = {}
     for entry in trials:
-        if x in entry["values"] and y in entry["values"]:
-            place = _text(entry["values"][y]), _text(entry["values"][x])
-            cells.setdefault(place, []).append(entry["score"])
-    rows, columns = ([_text(value) for value in levels(trials, key)] for key in (y, x))
-    means = {place: fmean(scores) for place, scores in cells.items()}
-    return [[means.get((row, column)) for column in columns] for row in rows]
+        cells.setdefault((_place(entry, y), _place(entry, x)), []).append(entry["score"])
+    means = {cell: fmean(scores) for cell, scores in cells.items()}
+    return [[means.get((row, column)) for column in places(trials, x)] for row in places(trials, y)]
 
 
 def heat_map(trials: Sequence[dict], x: str, y: str, result: dict, model: str):
@@ -61,8 +66,8 @@ def heat_map(trials: Sequence[dict], x: str, y: str, result: dict, model: str):
     scores = mean_scores(trials, x, y)
     shades = graph_objects.Heatmap(
         z=scores,
-        x=[_label(value) for value in levels(trials, x)],
-        y=[_label(value) for value in levels(trials, y)],
+        x=[*places(trials, x).values()],
+        y=[*places(trials, y).values()],
         text=[["" if score is None else f"{score:.4f}" for score in row] for row in scores],
         texttemplate="%{text}",
         colorscale="Viridis",
@@ -72,7 +77,7 @@ def heat_map(trials: Sequence[dict], x: str, y: str, result: dict, model: str):
     figure = graph_objects.Figure(shades)
     figure.update_layout(
         template=TEMPLATE,
-        title=f"{_title(result, model)}, mean of the finished trials",
+        title=f"{_title(result, model)}, mean of the finished trials ({_share(trials, result, model)})",
         xaxis={"title": x, "type": "category"},
         yaxis={"title": y, "type": "category"},
     )
@@ -83,22 +88,31 @@ def parallel_coordinates(trials: Sequence[dict], keys: Sequence[str], result: di
     """A line a trial; a key's values are evenly spaced, in order."""
     from plotly import graph_objects
 
-    having = [entry for entry in trials if all(key in entry["values"] for key in keys)]
-    scores = [entry["score"] for entry in having]
+    scores = [entry["score"] for entry in trials]
     axes = [{"label": f"valid {result['metric']}", "values": scores}]
     for key in keys:
-        found = [_text(value) for value in levels(trials, key)]
-        places = [found.index(_text(entry["values"][key])) for entry in having]
-        labels = [_label(value) for value in levels(trials, key)]
-        axes.insert(-1, {"label": key, "values": places, "tickvals": list(range(len(found))), "ticktext": labels})
+        labels = places(trials, key)
+        numbers = {place: number for number, place in enumerate(labels)}
+        values = [numbers[_place(entry, key)] for entry in trials]
+        ticks = {"tickvals": [*numbers.values()], "ticktext": [*labels.values()]}
+        axes.insert(-1, {"label": key, "values": values, **ticks})
     line = {"color": scores, "colorscale": "Viridis", "reversescale": not result["bigger"], "showscale": True}
     figure = graph_objects.Figure(graph_objects.Parcoords(line=line, dimensions=axes))
-    figure.update_layout(template=TEMPLATE, title=_title(result, model))
+    title = f"{_title(result, model)}, trials with a score ({_share(trials, result, model)})"
+    figure.update_layout(template=TEMPLATE, title=title)
     return figure
 
 
 def _title(result: dict, model: str) -> str:
     return f"{model} on {html.escape(result['dataset'])}: validation {result['metric']}"
+
+
+def _share(shown: Sequence[dict], result: dict, model: str) -> str:
+    return f"{len(shown)} of {sum(entry['model'] == model for entry in result['trials'])}"
+
+
+def _place(entry: dict, key: str) -> str:
+    return _text(entry["values"][key]) if key in entry["values"] else UNDEFINED
 
 
 def _text(value) -> str:

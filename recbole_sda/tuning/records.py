@@ -1,4 +1,4 @@
-"""What is known of a trial, a JSON file in the sweep's folder from its first evaluation on.
+"""What is known of a trial, a JSON file in the sweep's folder from its beginning on.
 
 The folder is ``<checkpoint_dir>/tune/<digest of the sweep>``::
 
@@ -70,9 +70,39 @@ class Records:
             found.append((trial, content))
         return found
 
+    def of(self, model: str) -> list[tuple[Trial, dict]]:
+        return [(trial, record) for trial, record in self.all() if trial.model == model]
+
     def clear(self) -> None:
         """For a sweep that begins anew; trained adapters and recommenders lie elsewhere."""
         shutil.rmtree(self.folder / "trials", ignore_errors=True)
+
+
+def ended_record(record: dict | None, error: str | None, *, bigger: bool) -> dict:
+    """The record of a trial that Ray is done with; one that had not finished was stopped, or its worker died.
+
+    Args:
+        error: Ray's.
+    """
+    record = record or {"curve": [], "state": RUNNING, "seconds": 0.0}
+    if record["state"] == FINISHED:
+        return record
+    if error is not None:
+        last = " ".join(error.split())[-500:]
+        failure = {"type": "WorkerDied", "message": f"its worker died again and again: {last}"}
+        return {**record, "state": FAILED, "error": failure}
+    if record["state"] == RUNNING:
+        score = best_score(record["curve"], bigger=bigger)
+        epochs = record["curve"][-1]["epoch"] if record["curve"] else 0
+        return {**record, "state": STOPPED, "score": score, "epochs": epochs}
+    return record
+
+
+def in_words(record: dict, metric: str) -> str:
+    if record["state"] == FAILED:
+        return f"failed: {record['error']['type']}: {record['error']['message']}"
+    score = "no score" if record["score"] is None else f"valid {metric} {record['score']:.4f}"
+    return f"{record['state']}, {score}, {record['epochs']} epochs, {record['seconds']:.0f} s"
 
 
 def best_score(curve: list[dict], *, bigger: bool) -> float | None:

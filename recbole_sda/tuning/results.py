@@ -13,16 +13,17 @@ from recbole_sda.errors import SDAError
 from recbole_sda.report.environment import run_record
 from recbole_sda.result_files import write_result
 from recbole_sda.trainer import plain
+from recbole_sda.tuning.command_checks import of_the_sweep
 from recbole_sda.tuning.planning import Trial
 from recbole_sda.tuning.plots import write_plots
 from recbole_sda.tuning.records import FAILED, FINISHED
-from recbole_sda.tuning.settings import Settings, class_name, of_the_sweep
+from recbole_sda.tuning.settings import Settings, class_name
 from recbole_sda.tuning.table import sweep_tables
 from recbole_sda.tuning.trial import Job
 
 logger = logging.getLogger(__name__)
 
-OF_A_TRIAL = ("state", "score", "epochs", "seconds", "error", "valid", "artefacts", "curve")
+OF_A_TRIAL = ("state", "score", "seconds", "error", "valid", "artefacts", "curve")
 NOT_WRITTEN = ("model", "dataset", "gpu_id", "result_file", "config_files")
 
 
@@ -49,6 +50,7 @@ def conclude(
         "bigger": settings.bigger,
         "swept": list(settings.space),
         "search": settings.search,
+        "notes": list(settings.notes),
         "folder": job.sweep,
         "trials": trials,
         "failures": [entry for entry in trials if entry["state"] == FAILED],
@@ -98,7 +100,7 @@ def winners(trials: Sequence[dict]) -> list[dict]:
 
 def write_csv(file: Path, result: dict) -> None:
     """A row a trial, in the table's order."""
-    columns = ["model", *result["swept"], "state", "score", "epochs", "seconds", "error"]
+    columns = ["model", *result["swept"], "state", "score", "trained_epochs", "seconds", "error"]
     with written_whole(file) as unfinished, open(unfinished, "w", encoding="utf-8", newline="") as text:
         writer = csv.writer(text)
         writer.writerow(["valid_" + result["metric"] if name == "score" else name for name in columns])
@@ -109,6 +111,7 @@ def write_csv(file: Path, result: dict) -> None:
 
 def _entry(trial: Trial, record: dict) -> dict:
     found = {key: record.get(key) for key in OF_A_TRIAL}
+    found["trained_epochs"] = record.get("epochs")  # `epochs` itself may be swept
     return {"name": trial.name, "model": trial.model_name, "values": trial.values, **found}
 
 

@@ -2,35 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
-from recbole_sda.config import SDAConfig, check_known, find_model
+from recbole_sda.config import SDAConfig, find_model
 from recbole_sda.errors import SDAError
-from recbole_sda.plans import named_models
+from recbole_sda.plans import check_names, check_read, incomparable, named_models
+from recbole_sda.tuning.command_checks import check_command, check_metric, check_space, of_the_sweep
 from recbole_sda.tuning.space import Choice, Entry, read_space
 
-# Read by the command, not by its trials.
-OF_THE_SWEEP = ("space", "tune_*", "cpus", "gpus", "resume", "ray_address")
-INCOMPARABLE = "the scores of its trials could not be compared; leave it out and run a sweep for each"
-# What may not be in a space → why.
-NOT_SWEPT = {
-    "compare seeds": "say which by putting seed, features, adapter or alignment into the space",
-    "metrics topk valid_metric* eval_args protocol* history_mask repeatable": INCOMPARABLE,
-    "dataset data_path load_col *_signal demo_* cold_share *_num_interval val_interval": INCOMPARABLE,
-    "checkpoint_dir result_file gpu_id use_gpu nproc *_workers study_* backbones": "it says how a command runs",
-    " ".join(OF_THE_SWEEP): "it says how the sweep runs",
-}
-REFUSED = {
-    "compare": "put features, adapter or alignment into the space, for example `adapter: {choice: [moda, lora]}`",
-    "seeds": "put seed into the space, for example `seed: {choice: [1, 2, 3]}`",
-    "result_file": "results.json lies in the sweep's folder, which the last lines name; leave it out",
-}
 CATALOGUE_MODEL = "BPR"  # whose configuration reads the space where that names the models
-PROCESSES = ("nproc", "align_workers", "embed_workers")
 
 
 @dataclass(frozen=True)
@@ -57,7 +40,7 @@ class Command:
 @dataclass(frozen=True)
 class Settings:
     """Attributes: as the keys ``tune_*``, ``cpus``, … say; ``models`` as they were named; ``gpus`` is a number and
-    ``search`` is settled."""
+    ``search`` is settled; ``notes``: why figures of these models cannot be compared."""
 
     models: tuple[str, ...]
     space: dict[str, Entry]
@@ -74,6 +57,7 @@ class Settings:
     metric: str
     bigger: bool
     seed: int
+    notes: tuple[str, ...]
 
     @property
     def mode(self) -> str:
@@ -97,14 +81,14 @@ def read_command(
     values.pop("model", None)
     argv = [argument for argument in argv if not argument.startswith("--model=")]
 
-    def configure(name: str) -> SDAConfig:
-        return SDAConfig(name, dataset, files, values, argv=argv, one_of_several=True)
+    def configure(name: str, *, one_of_several: bool = True) -> SDAConfig:
+        return SDAConfig(name, dataset, files, values, argv=argv, one_of_several=one_of_several)
 
     base = configure(names[0] or CATALOGUE_MODEL)
     space = _read_space(base)
     models = _models(names, space)
-    _check_space(space, said={**values, **base.cmd_config_dict})
-    _check_command(base)
+    check_space(space, said={**values, **base.cmd_config_dict})
+    check_command(base)
     command = Command(
         dataset=dataset,
         files=tuple(files or ()),
@@ -112,17 +96,15 @@ def read_command(
         argv=tuple(a for a in argv if not _of_the_process(a.removeprefix("--").partition("=")[0])),
         folder=str(Path.cwd()),
     )
-    base = configure(models[0])
-    return command, _settings(models, space, base), base
+    configs = [configure(name, one_of_several=len(models) > 1) for name in models]
+    check_read(configs)
+    check_metric(configs)
+    return command, _settings(models, space, configs), configs[0]
 
 
 def class_name(model: str) -> str:
     """``Class`` of ``package.module:Class``, which a Trial's model and the settings' ones may be."""
     return model.rpartition(":")[2]
-
-
-def of_the_sweep(key: str) -> bool:
-    return any(fnmatchcase(key, pattern) for pattern in OF_THE_SWEEP)
 
 
 def _of_the_process(key: str) -> bool:
@@ -148,34 +130,14 @@ def _models(names: list[str], space: dict[str, Entry]) -> tuple[str, ...]:
         raise SDAError("space: model takes a choice of names, for example `model: {choice: [SASRec, VBPR]}`")
     else:
         names = [str(name) for name in swept.values]
+        check_names(names)
     for name in names:
         find_model(name)
     return tuple(names)
 
 
-def _check_space(space: Mapping[str, Entry], said: Mapping) -> None:
-    check_known(space, "space: ")
-    for key in space:
-        for patterns, why in NOT_SWEPT.items():
-            if any(fnmatchcase(key, pattern) for pattern in patterns.split()):
-                raise SDAError(f"space: {key} cannot be swept: {why}")
-        if key in said:
-            raise SDAError(f"{key} is in the space, and {key}={said[key]} was given too; leave one of them out")
-
-
-def _check_command(config: SDAConfig) -> None:
-    for key, remedy in REFUSED.items():
-        if config[key]:
-            raise SDAError(f"{key}={config[key]} has no place in a sweep; {remedy}")
-    for key in PROCESSES:
-        if config[key] > 1:
-            raise SDAError(
-                f"{key}={config[key]}: in a sweep trials run side by side, each in one process; leave {key} at 1, "
-                "and say --tune_concurrent and --cpus"
-            )
-
-
-def _settings(models: tuple[str, ...], space: dict[str, Entry], config: SDAConfig) -> Settings:
+def _settings(models: tuple[str, ...], space: dict[str, Entry], configs: Sequence[SDAConfig]) -> Settings:
+    config = configs[0]
     gpus = config["gpus"]
     if gpus is None:
         gpus = 1.0 if torch.device(config["device"]).type == "cuda" else 0.0
@@ -189,6 +151,7 @@ def _settings(models: tuple[str, ...], space: dict[str, Entry], config: SDAConfi
         **{name: config[name] for name in ("cpus", "resume", "ray_address", "seed")},
         metric=config["valid_metric"].lower(),
         bigger=config["valid_metric_bigger"],
+        notes=tuple(incomparable(configs)),
     )
 
 

@@ -43,7 +43,7 @@ class Uniform(NamedTuple):
 
     @property
     def corners(self) -> tuple:
-        return (self.low, self.high)
+        return (float(self.low), float(self.high))  # as all between them, whatever the file says
 
     def draw(self, generator: np.random.Generator) -> float:
         return self.value(generator.uniform(self.low, self.high))
@@ -118,14 +118,26 @@ def read_space(path: str | Path) -> dict[str, Entry]:
 
 def combinations(space: Mapping[str, Choice]) -> list[dict]:
     """Every combination, the last key fastest."""
-    columns = (entry.values for entry in space.values())
-    return [dict(zip(space, values, strict=True)) for values in product(*columns)]
+    return _combined({key: entry.values for key, entry in space.items()})
+
+
+def corner_combinations(space: Mapping[str, Entry], most: int) -> list[dict]:
+    """Every combination of corners; if they are more than ``most``, each corner beside the first of the others."""
+    corners = {key: entry.corners for key, entry in space.items()}
+    if math.prod(map(len, corners.values())) <= most:
+        return _combined(corners)
+    first = {key: values[0] for key, values in corners.items()}
+    return [{**first, key: value} for key, values in corners.items() for value in values]
 
 
 def draws(space: Mapping[str, Entry], number: int, seed: int) -> list[dict]:
     """So many independent draws, the same for the same seed."""
     generator = np.random.default_rng(seed)
     return [{key: entry.draw(generator) for key, entry in space.items()} for _ in range(number)]
+
+
+def _combined(values: Mapping[str, tuple]) -> list[dict]:
+    return [dict(zip(values, row, strict=True)) for row in product(*values.values())]
 
 
 def _entry(where: str, described) -> Entry:

@@ -21,7 +21,7 @@ from recbole_sda.ray_cluster import show_gpus
 from recbole_sda.recommend import OF_THE_COMMAND
 from recbole_sda.trainer import plain
 from recbole_sda.tuning.planning import Planned, Trial, check_corners, plan
-from recbole_sda.tuning.records import FAILED, FINISHED, RUNNING, STOPPED, Records, best_score
+from recbole_sda.tuning.records import FINISHED, STOPPED, Records, ended_record, in_words
 from recbole_sda.tuning.results import conclude
 from recbole_sda.tuning.settings import Settings, read_command
 from recbole_sda.tuning.trial import AGAIN, Job
@@ -31,6 +31,11 @@ from recbole_sda.variants import is_own
 logger = logging.getLogger(__name__)
 
 OF_THE_SETTINGS = ("search", "samples", "scheduler", "grace_period", "reduction_factor")
+# By which trials differ in what is checked before any work, and in the files that they read.
+OF_A_KIND = (
+    *("features", "adapter", "alignment", "modalities", "backbone", "backbone_revision"),
+    *("modality_kinds", "text_fields", "image_folder", "all_items"),
+)
 
 
 def tune(
@@ -53,9 +58,10 @@ def tune(
 
     Returns:
         ``folder``, where everything lies; ``trials``: ``model``, ``values``, ``state`` (finished, stopped or
-        failed), ``score``, ``epochs``, ``seconds`` of each, those of a model together and the best first;
-        ``failures``: the trials with their ``error``; ``winners``: model → ``values``, ``score``, ``valid``,
-        ``test``, ``file`` to run it with; ``config``, ``versions``, ``hardware``.
+        failed), ``score``, ``trained_epochs``, ``seconds`` of each, those of a model together and the best first;
+        ``failures``: the trials with their ``error``; ``notes``: why figures of the models cannot be compared;
+        ``winners``: model → ``values``, ``score``, ``valid``, ``test``, ``file`` to run it with; ``config``,
+        ``versions``, ``hardware``.
 
     Raises:
         SDAError: a mistake in the input, before any work; no trial succeeded; the disk is full.
@@ -84,13 +90,16 @@ def _check_runs(planned: Planned) -> list[Plan]:
     """
     kinds = {}
     for config in planned.configs:
-        kind = str([config[key] for key in ("features", "adapter", "alignment", "modalities", "backbone")])
+        kind = str([config[key] for key in OF_A_KIND])
         kinds.setdefault(kind, {}).setdefault(config["model"], config)
     return [plan for by_model in kinds.values() for plan in make_plans(list(by_model.values()))]
 
 
 def _identity(settings: Settings, base: SDAConfig, plans: Sequence[Plan]) -> str:
-    """The same sweep of the same data, features and models has the same folder, whatever it runs on."""
+    """The same sweep of the same data, features and models has the same folder, whatever it runs on.
+
+    What stages 1 and 2 are made from stands in their digests: pictures, the backbone, a loss of the user's own.
+    """
     said = {**base.external_config_dict, **base.final_config_dict}  # the first has other models' keys, too
     config = {key: value for key, value in said.items() if key not in OF_THE_COMMAND}
     space = {key: [type(entry).__name__, *entry] for key, entry in settings.space.items()}
@@ -98,6 +107,7 @@ def _identity(settings: Settings, base: SDAConfig, plans: Sequence[Plan]) -> str
     made_from = {
         "data": interactions_identity(base),
         "features": [features_identity(p.config) for p in plans if is_own(p.config["features"])],
+        "stages": [digest(p.stages.settings.features) for p in plans if p.stages],
         "sources": [model_identity(find_model(model)) for model in settings.models],
         "version": [recbole_sda.__version__, VERSION],
     }
@@ -163,7 +173,7 @@ def _run(
     ended, total = dict(finished), _total(planned, settings)
 
     def done(trial: Trial, error: str | None) -> None:
-        record = records.write(trial, _ended(records.read(trial), error, settings))
+        record = records.write(trial, ended_record(records.read(trial), error, bigger=settings.bigger))
         ended[trial.name] = record
         logger.info("%d of %d: %s: %s", len(ended), total, trial, in_words(record, settings.metric))
 
@@ -172,34 +182,13 @@ def _run(
             run_grid(left, job, settings, done)
         return [(trial, ended[trial.name]) for trial in planned.trials if trial.name in ended]
     for model in settings.models:
-        before = [(t, r["score"]) for t, r in records.all() if t.model == model and t.name in finished]
+        if left := [trial for trial, _ in records.of(model) if trial.name not in finished]:
+            run_grid(left, job, settings, done)
+        before = [(trial, record.get("score")) for trial, record in records.of(model)]
         if len(before) < settings.samples:
-            run_suggested(model, job, settings, done, before=[pair for pair in before if pair[1] is not None])
+            run_suggested(model, job, settings, done, before=before)
     return [(trial, record) for trial, record in records.all() if trial.name in ended]
 
 
 def _total(planned: Planned, settings: Settings) -> int:
     return settings.samples * len(settings.models) if settings.search == "optuna" else len(planned.trials)
-
-
-def _ended(record: dict | None, error: str | None, settings: Settings) -> dict:
-    """The record of a trial that Ray is done with; one that had not finished was stopped, or its worker died."""
-    record = record or {"curve": [], "state": RUNNING, "seconds": 0.0}
-    if record["state"] == FINISHED:
-        return record
-    if error is not None:
-        last = " ".join(error.split())[-500:]
-        failure = {"type": "WorkerDied", "message": f"its worker died again and again: {last}"}
-        return {**record, "state": FAILED, "error": failure}
-    if record["state"] == RUNNING:
-        score = best_score(record["curve"], bigger=settings.bigger)
-        epochs = record["curve"][-1]["epoch"] if record["curve"] else 0
-        return {**record, "state": STOPPED, "score": score, "epochs": epochs}
-    return record
-
-
-def in_words(record: dict, metric: str) -> str:
-    if record["state"] == FAILED:
-        return f"failed: {record['error']['type']}: {record['error']['message']}"
-    score = "no score" if record["score"] is None else f"valid {metric} {record['score']:.4f}"
-    return f"{record['state']}, {score}, {record['epochs']} epochs, {record['seconds']:.0f} s"

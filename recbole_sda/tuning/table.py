@@ -6,8 +6,8 @@ WIDTH = 60  # of an error in the table; the log and results.json have all of it
 
 
 def sweep_tables(result: dict) -> list[str]:
-    """The trials, those of a model together and the best first; then the winners with their test."""
-    return [_trials(result).text(), _winners(result).text()]
+    """The trials, those of a model together and the best first; the winners with their test; the notes."""
+    return [_trials(result).text(), _winners(result).text(), *(f"Note: {note}" for note in result["notes"])]
 
 
 def shown(value) -> str:
@@ -19,13 +19,13 @@ def shown(value) -> str:
 
 def _trials(result: dict) -> Table:
     metric = result["metric"]
-    header = ["model", *result["swept"], f"valid\n{metric}", "epochs", "s", "state"]
+    header = ["model", *result["swept"], f"valid\n{metric}", "trained\nepochs", "s", "state"]
     rows = [
         [
             entry["model"],
             *(shown(entry["values"].get(key)) for key in result["swept"]),
             UNDEFINED if entry["score"] is None else f"{entry['score']:.4f}",
-            shown(entry["epochs"]),
+            shown(entry["trained_epochs"]),
             f"{entry['seconds']:.0f}",
             _state(entry),
         ]

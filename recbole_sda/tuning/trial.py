@@ -78,6 +78,8 @@ def run_trial(trial: Trial, job: Job, report: Callable[[dict], None]) -> dict:
         for number in range(len(known["curve"])):
             report(_reported(known["curve"][: number + 1], job))
         return known
+    # So that a sweep that is killed while an adapter trains can be resumed.
+    records.write(trial, {"state": RUNNING, "curve": known["curve"] if known else [], "seconds": 0.0})
     with _output(records.trial_folder(trial) / "log.txt"):
 
         def evaluated(point: dict) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from recbole_sda.errors import SDAError
 from recbole_sda.ray_cluster import connect
-from recbole_sda.tuning.planning import Trial, read_values
+from recbole_sda.tuning.planning import Trial
 from recbole_sda.tuning.settings import Settings
+from recbole_sda.tuning.suggestions import optuna_search, suggested_trial
 from recbole_sda.tuning.trial import Job, evaluate_winner, explain, run_trial
 
 MAX_FAILURES = 3  # of a trial's worker; mistakes in a trial are no failures of its worker
@@ -62,32 +63,20 @@ def run_suggested(
     job: Job,
     settings: Settings,
     on_done: Callable[[Trial, str | None], None],
-    before: Sequence[tuple[Trial, float]] = (),
+    before: Sequence[tuple[Trial, float | None]] = (),
 ) -> None:
-    """Run trials of one model that Optuna suggests.
+    """Run as many trials of one model as are left, as Optuna suggests them.
 
     Args:
-        before: finished trials that it knows of, with their scores.
+        before: trials that are done, with their scores; None where one has none.
     """
-    from ray.tune.search.optuna import OptunaSearch
-
-    known = [trial for trial, _ in before if trial.values.keys() == settings.space.keys()]
-    points = [{key: _suggestion(settings, key, value) for key, value in trial.values.items()} for trial in known]
-    scores = [score for trial, score in before if trial in known]
-    search = OptunaSearch(
-        metric="best",
-        mode=settings.mode,
-        seed=settings.seed,
-        points_to_evaluate=points or None,
-        evaluated_rewards=scores or None,
-    )
     _fit(
         partial(_run_suggested, model, settings, job),
         {key: entry.domain() for key, entry in settings.space.items()},
         job,
         settings,
-        on_done=lambda config, error: on_done(_suggested(model, settings, job, config), error),
-        search_alg=search,
+        on_done=lambda config, error: on_done(suggested_trial(model, settings, job, config), error),
+        search_alg=optuna_search(settings, before),
         num_samples=settings.samples - len(before),
     )
 
@@ -114,9 +103,49 @@ def _tested(running) -> dict:
 
 
 def _fit(function: Callable, space: dict, job: Job, settings: Settings, *, on_done: Callable, **search) -> None:
+    os.environ.update(QUIET)
+    storage = Path(job.sweep).resolve() / "ray"
+    shutil.rmtree(storage, ignore_errors=True)  # of a sweep that was killed; pickles, which nobody reads
+    faults = []  # of on_done; Ray would wrap them
+    tuner = _tuner(function, space, settings, storage, _told(on_done, faults), search)
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the loggers of results
+    try:
+        tuner.fit()
+    except Exception:
+        if faults:
+            raise faults[0] from None
+        raise
+    finally:
+        del tuner
+        gc.collect()  # it is in circles, and keeps the room of the workers it would have used again
+        shutil.rmtree(storage, ignore_errors=True)
+
+
+def _tuner(function: Callable, space: dict, settings: Settings, storage: Path, callback, search: dict):
     from ray import tune
 
-    faults = []  # of on_done; Ray would wrap them
+    return tune.Tuner(
+        tune.with_resources(function, {"cpu": settings.cpus, "gpu": settings.gpus}),
+        param_space=space,
+        tune_config=tune.TuneConfig(
+            scheduler=_scheduler(settings),
+            max_concurrent_trials=settings.concurrent,
+            reuse_actors=True,  # a worker takes seconds to import what a trial needs
+            **search,
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=str(storage),
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            callbacks=[callback],
+            verbose=0,
+        ),
+    )
+
+
+def _told(on_done: Callable[[dict, str | None], None], faults: list[Exception]):
+    """Ray's callback that calls ``on_done`` after each trial, and notes what it raises."""
+    from ray import tune
 
     def tell(config: dict, error: str | None) -> None:
         try:
@@ -132,37 +161,7 @@ def _fit(function: Callable, space: dict, job: Job, settings: Settings, *, on_do
         def on_trial_error(self, iteration, trials, trial, **info):
             tell(trial.config, str(trial.get_pickled_error() or "its worker died"))
 
-    os.environ.update(QUIET)
-    storage = Path(job.sweep).resolve() / "ray"
-    shutil.rmtree(storage, ignore_errors=True)  # of a sweep that was killed; pickles, which nobody reads
-    tuner = tune.Tuner(
-        tune.with_resources(function, {"cpu": settings.cpus, "gpu": settings.gpus}),
-        param_space=space,
-        tune_config=tune.TuneConfig(
-            scheduler=_scheduler(settings),
-            max_concurrent_trials=settings.concurrent,
-            reuse_actors=True,  # a worker takes seconds to import what a trial needs
-            **search,
-        ),
-        run_config=tune.RunConfig(
-            name="trials",
-            storage_path=str(storage),
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
-            callbacks=[Told()],
-            verbose=0,
-        ),
-    )
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the loggers of results
-    try:
-        tuner.fit()
-    except Exception:
-        if faults:
-            raise faults[0] from None
-        raise
-    finally:
-        del tuner
-        gc.collect()  # it is in circles, and keeps the room of the workers it would have used again
-        shutil.rmtree(storage, ignore_errors=True)
+    return Told()
 
 
 def _scheduler(settings: Settings):
@@ -185,21 +184,10 @@ def _run_named(trials: dict[str, Trial], job: Job, config: dict) -> None:
 
 
 def _run_suggested(model: str, settings: Settings, job: Job, config: dict) -> None:
-    _run(_suggested(model, settings, job, config), job)
+    _run(suggested_trial(model, settings, job, config), job)
 
 
 def _run(trial: Trial, job: Job) -> None:
     from ray import tune
 
     run_trial(trial, job, tune.report)
-
-
-def _suggested(model: str, settings: Settings, job: Job, config: dict) -> Trial:
-    values = {key: entry.value(config[key]) for key, entry in settings.space.items()}
-    return Trial(model, read_values(job.configure(Trial(model, values)), values))
-
-
-def _suggestion(settings: Settings, key: str, value):
-    """What Optuna would have said for this value."""
-    entry = settings.space[key]
-    return entry.values.index(value) if hasattr(entry, "values") else value

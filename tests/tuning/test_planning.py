@@ -4,7 +4,9 @@ import pytest
 import yaml
 
 from recbole_sda.errors import SDAError
-from recbole_sda.tuning.planning import Trial, plan
+from recbole_sda.model.registry import _defaults
+from recbole_sda.tuning import planning
+from recbole_sda.tuning.planning import Trial, check_corners, plan
 from recbole_sda.tuning.settings import read_command
 from recbole_sda.tuning.sweep import tune
 
@@ -14,11 +16,14 @@ def own_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def planned(space: dict, *argv: str, model="SASRec", **values):
+def commanded(space: dict, *argv: str, model="SASRec", dataset="demo", **values):
     with open("space.yaml", "w") as file:
         yaml.safe_dump(space, file, sort_keys=False)
-    command, settings, _ = read_command(model, "demo", {"space": "space.yaml", **values}, None, argv)
-    return plan(command, settings)
+    return read_command(model, dataset, {"space": "space.yaml", **values}, None, argv)[:2]
+
+
+def planned(space: dict, *argv: str, **values):
+    return plan(*commanded(space, *argv, **values))
 
 
 def choice(*values) -> dict:
@@ -117,6 +122,19 @@ def test_the_name_tells_values_apart_and_not_their_machine():
         ({"seed": choice(1, 2)}, ["--gpus=-1"], {}, "gpus=-1 must be a number of at least 0"),
         (
             {"seed": choice(1, 2)},
+            ["--mlp_hidden_size=[64]"],
+            {},
+            "'mlp_hidden_size' is of other models, SASRec does not read it",
+        ),
+        (
+            {"seed": choice(1, 2)},
+            ["--ssl_task=FD"],
+            {"model": "SASRec,BPR"},
+            "'ssl_task' is read by none of the models SASRec, BPR",
+        ),
+        ({"model": choice("a.x:Rec", "b.y:Rec")}, [], {"model": None}, "names two classes Rec, and figures"),
+        (
+            {"seed": choice(1, 2)},
             ["--align_corrupt={text: 0.3}", "--features=none"],
             {},
             "align_corrupt.*do nothing",
@@ -126,6 +144,49 @@ def test_the_name_tells_values_apart_and_not_their_machine():
 def test_what_would_come_to_nothing_is_refused_by_name_and_with_a_remedy(space, argv, values, said):
     with pytest.raises(SDAError, match=said):
         planned(space, *argv, **values)
+
+
+def test_a_typed_key_that_one_of_the_models_reads_is_accepted():
+    assert len(planned({"seed": choice(1, 2)}, "--n_layers=1", model="SASRec,BPR").trials) == 4
+
+
+def test_models_that_choose_by_different_metrics_have_no_sweep_in_common(monkeypatch):
+    monkeypatch.setitem(_defaults, "VBPR", {**_defaults.get("VBPR", {}), "valid_metric": "Hit@10"})
+    with pytest.raises(SDAError, match=r"valid_metric differs: \S+ of BPR, Hit@10 of VBPR.*--valid_metric="):
+        commanded({"seed": choice(1, 2)}, model="BPR,VBPR", dataset="shop")
+    _, settings = commanded({"seed": choice(1, 2)}, "--valid_metric=MRR@10", model="BPR,VBPR", dataset="shop")
+    assert settings.metric == "mrr@10"
+
+
+def test_models_whose_figures_cannot_be_compared_are_noted():
+    _, settings = commanded({"seed": choice(1, 2)}, model="SASRec,BPR")
+    (note,) = settings.notes
+    assert note.startswith("history_mask=recbole: RecBole lets SASRec recommend what a user had before")
+    for command in ({"model": "SASRec,BPR", "history_mask": "all"}, {"model": "SASRec"}):
+        assert commanded({"seed": choice(1, 2)}, **command)[1].notes == ()
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ({"lora_r": choice(8, 4), "num_experts": choice(2, 4, 8)}, "num_experts=8 does not divide lora_r=4"),
+        ({"align_batch_size": {"uniform": [16, 64]}}, "align_batch_size=16.0 must be a whole number"),
+        ({"num_experts": choice(2, 3)}, "num_experts=3 does not divide lora_r=8"),
+    ],
+)
+def test_what_optuna_could_draw_and_is_wrong_is_refused(space, said):
+    pytest.importorskip("optuna")
+    with pytest.raises(SDAError, match=said):
+        check_corners(*commanded(space, tune_search="optuna"))
+
+
+def test_of_many_corners_each_is_checked_alone(monkeypatch):
+    pytest.importorskip("optuna")
+    monkeypatch.setattr(planning, "MOST_CORNERS", 5)
+    found = check_corners(
+        *commanded({"lora_r": choice(8, 4), "num_experts": choice(2, 4, 8)}, tune_search="optuna")
+    )
+    assert {tuple(t.values.values()) for t in found.trials} == {(8, 2), (4, 2), (8, 4), (8, 8)}
 
 
 def test_no_space_no_model_no_such_dataset():

@@ -8,7 +8,16 @@ import pytest
 
 from recbole_sda.defaults import properties_folder
 from recbole_sda.errors import SDAError
-from recbole_sda.tuning.space import Choice, LogUniform, QUniform, Uniform, combinations, draws, read_space
+from recbole_sda.tuning.space import (
+    Choice,
+    LogUniform,
+    QUniform,
+    Uniform,
+    combinations,
+    corner_combinations,
+    draws,
+    read_space,
+)
 
 
 def space_of(tmp_path, text: str, name="space.yaml") -> dict:
@@ -52,6 +61,19 @@ def test_recboles_params_files_mean_what_they_mean_there(tmp_path):
 def test_all_combinations_the_last_key_fastest():
     space = {"a": Choice((1, 2)), "b": Choice(("x", "y"))}
     assert combinations(space) == [{"a": a, "b": b} for a in (1, 2) for b in ("x", "y")]
+
+
+def test_corners_are_combined_as_long_as_they_are_few():
+    space = {"a": Choice((1, 2)), "u": Uniform(3, 4)}
+    assert corner_combinations(space, 4) == [{"a": a, "u": u} for a in (1, 2) for u in (3.0, 4.0)]
+    alone = [{"a": 1, "u": 3.0}, {"a": 2, "u": 3.0}, {"a": 1, "u": 3.0}, {"a": 1, "u": 4.0}]
+    assert corner_combinations(space, 3) == alone
+
+
+@pytest.mark.parametrize("entry", [Uniform(1, 8), LogUniform(1, 8), QUniform(1, 8, 1), QUniform(1, 8, 0.5)])
+def test_the_ends_of_a_range_are_of_the_kind_of_what_is_drawn(entry):
+    (drawn,) = draws({"x": entry}, 1, seed=1)
+    assert [type(corner) for corner in entry.corners] == [type(drawn["x"])] * 2
 
 
 def test_draws_stay_inside_are_repeatable_and_cover(tmp_path):

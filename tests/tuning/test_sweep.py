@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import recbole_sda
 from recbole_sda import recommend
 from recbole_sda.errors import SDAError
 from recbole_sda.report import figures
+from recbole_sda.tuning import planning
 
 pytest.importorskip("ray")
 
@@ -115,6 +117,32 @@ def test_optuna_and_asha(ray_cluster, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_draw_of_optunas_that_contradicts_itself_fails_alone_and_a_resumed_sweep_draws_others(
+    ray_cluster, tmp_path, monkeypatch
+):
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(planning, "MOST_CORNERS", 1)
+    Path("space.yaml").write_text(
+        "lora_r: {choice: [8, 4]}\nnum_experts: {choice: [2, 8]}\nlearning_rate: {loguniform: [1e-4, 0.1]}\n"
+    )
+    keys = {**KEYS, "tune_search": "optuna", "tune_samples": 5, "tune_concurrent": 1}
+    result = recbole_sda.tune("BPR", "demo", keys)
+    assert len(result["trials"]) == 5
+    assert result["failures"]
+    assert all("num_experts=8 does not divide lora_r=4" in e["error"]["message"] for e in result["failures"])
+    begun, lost, *_ = [entry for entry in result["trials"] if entry["state"] == "finished"]
+    file = Path(result["folder"], "trials", begun["name"], "record.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "state": "running", "curve": []}))
+    shutil.rmtree(Path(result["folder"], "trials", lost["name"]))
+    again = recbole_sda.tune("BPR", "demo", {**keys, "resume": True})
+    before, after = ({entry["name"]: entry["state"] for entry in r["trials"]} for r in (result, again))
+    assert len(after) == 5
+    assert after.items() >= {name: state for name, state in before.items() if name != lost["name"]}.items()
+    assert lost["name"] not in after
+
+
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(ray_cluster, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_space({"learning_rate": [0.001]})
@@ -134,7 +162,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(ray_cluste
     result = recbole_sda.tune("BPR", "demo", keys)
     assert killed
     (entry,) = result["trials"]
-    assert (entry["state"], entry["epochs"]) == ("finished", 200)
+    assert (entry["state"], entry["trained_epochs"]) == ("finished", 200)
     assert [point["epoch"] for point in entry["curve"]] == list(range(1, 201))
     assert "goes on with epoch" in next(Path(result["folder"]).glob("trials/*/log.txt")).read_text()
 

@@ -19,10 +19,10 @@ from recbole_sda.prepare import prepare_dataset
 from recbole_sda.ray_cluster import show_gpus
 from recbole_sda.tuning import trial as trial_module
 from recbole_sda.tuning.planning import plan
-from recbole_sda.tuning.records import Records
+from recbole_sda.tuning.records import Records, ended_record
 from recbole_sda.tuning.results import _write_best
 from recbole_sda.tuning.settings import read_command
-from recbole_sda.tuning.sweep import _ended, _finished, _identity
+from recbole_sda.tuning.sweep import _check_runs, _finished, _identity
 from recbole_sda.tuning.trial import Job, evaluate_winner, run_trial
 from recbole_sda.tuning.workers import _scheduler
 
@@ -135,6 +135,25 @@ def test_what_goes_wrong_in_a_trial_is_recorded(sweep, monkeypatch, error, kind,
     assert "Traceback" in (Path("sweep/trials") / trial.name / "log.txt").read_text()
 
 
+def test_a_trial_that_was_killed_before_its_first_evaluation_can_be_resumed(sweep, monkeypatch):
+    job, settings, (trial, _) = sweep
+
+    class KilledError(BaseException):
+        pass
+
+    def dies(*args, **kwargs):
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trial_module, "run_plan", dies)
+        with pytest.raises(KilledError):
+            run_trial(trial, job, lambda _: None)
+    records = Records(job.sweep)
+    assert (records.read(trial)["state"], records.read(trial)["curve"]) == ("running", [])
+    assert _finished(records, replace(settings, resume=True)) == {}
+    assert run_trial(trial, job, lambda _: None)["state"] == "finished"
+
+
 def test_devices_are_those_that_ray_gave(sweep, monkeypatch):
     job, _, (trial, _) = sweep
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
@@ -200,7 +219,7 @@ def test_a_finished_record_is_not_written_over_by_less(sweep):
     for state in ("running", "stopped", "failed"):
         assert records.write(trial, {"state": state, "curve": []})["state"] == "finished"
     assert records.read(trial)["score"] == 0.3
-    assert _ended(records.read(trial), "its worker died", None)["state"] == "finished"
+    assert ended_record(records.read(trial), "its worker died", bigger=True)["state"] == "finished"
 
 
 @pytest.mark.parametrize(("search", "kept"), [("grid", 0), ("optuna", 2)])
@@ -223,6 +242,31 @@ def test_data_that_changed_is_another_sweep(sweep):
     assert before != _identity(settings, base, [])
 
 
+def test_pictures_and_losses_that_changed_are_another_sweep(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    own = "from recbole_sda.alignment import InfoNCELoss\nclass Shops(InfoNCELoss): pass\n"
+    loss = tmp_path / "shop_loss.py"
+    loss.write_text(own)
+    _, settings, planned, base = planned_sweep({"alignment": ["cmsa", "shop_loss:Shops"]})
+    prepare_dataset(base)
+
+    def identity() -> str:
+        return _identity(settings, base, _check_runs(planned))
+
+    try:
+        found = [identity(), identity()]
+        loss.write_text(own + "# another one\n")
+        found.append(identity())
+        one, other = sorted((Path(base["data_path"]) / "images").iterdir())[:2]
+        one.write_bytes(other.read_bytes())
+        found.append(identity())
+    finally:
+        sys.modules.pop("shop_loss", None)
+    assert found[0] == found[1]
+    assert len({*found}) == 3
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"state": "finished"}'])
 def test_a_half_written_record_is_told_and_its_trial_runs_again(sweep, caplog, text):
     job, _, (trial, _) = sweep
@@ -234,12 +278,13 @@ def test_a_half_written_record_is_told_and_its_trial_runs_again(sweep, caplog, t
     assert run_trial(trial, job, lambda _: None)["state"] == "finished"
 
 
-def test_what_ray_ends_is_stopped_or_failed(sweep):
-    _, settings, _ = sweep
+def test_what_ray_ends_is_stopped_or_failed():
     curve = [{"epoch": 1, "valid_score": 0.3}, {"epoch": 2, "valid_score": 0.2}]
-    stopped = _ended({"state": "running", "curve": curve, "seconds": 1.0}, None, settings)
+    stopped = ended_record({"state": "running", "curve": curve, "seconds": 1.0}, None, bigger=True)
     assert (stopped["state"], stopped["score"], stopped["epochs"]) == ("stopped", 0.3, 2)
-    died = _ended(None, "the actor died\nout of memory", settings)
+    empty = ended_record({"state": "running", "curve": [], "seconds": 0.0}, None, bigger=True)
+    assert (empty["state"], empty["score"], empty["epochs"]) == ("stopped", None, 0)
+    died = ended_record(None, "the actor died\nout of memory", bigger=True)
     assert died["state"] == "failed"
     assert "the actor died out of memory" in died["error"]["message"]
 
