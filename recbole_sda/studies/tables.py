@@ -93,7 +93,9 @@ def _measured_on(result: dict) -> str:
 
 
 def _drawn(result: dict) -> str:
-    return "the world, the adapter and the recommender" if result["worlds"] else "the adapter and the recommender"
+    parts = {"the world": result["worlds"], "the adapter": True, "the recommender": result["model"]}
+    *others, last = (part for part, drawn in parts.items() if drawn)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _mean_of(patterns: list[str]) -> str:

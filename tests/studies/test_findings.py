@@ -184,6 +184,7 @@ def result_of(values: findings.Values) -> dict:
         "control": DEFINITION.control,
         "least_seeds": 10,
         "worlds": True,
+        "model": None,
         "failed": [],
         "summary": findings.summary(values),
         "comparisons": findings.comparisons(DEFINITION, values),
