@@ -13,6 +13,7 @@ import recbole_sda
 from recbole_sda.alignment.cosines import EACH
 from recbole_sda.alignment.health import effective_rank, mean_pairwise_cosine, retrieval_by_pairs
 from recbole_sda.alignment.sampling import split_items
+from recbole_sda.artefacts import read_manifest
 from recbole_sda.catalog.demo_world import AUDIO, KEYS
 from recbole_sda.config_checks import METRICS_WITHOUT_K
 from recbole_sda.errors import SDAError
@@ -95,6 +96,19 @@ def _alignment_depends_on(bench: Bench) -> dict:
 
 def _has_pairs(bench: Bench) -> bool:
     return bench.stages is not None and len(bench.config["modalities"]) > 1
+
+
+# --- training: what did stage 1 say of itself when it ended? ---
+
+
+def _training(bench: Bench) -> dict[str, float]:
+    """The numbers of the last look at the held-out items, the loss and the teacher's entropy among them."""
+    last = read_manifest(bench.stages.adapt())["held_out"][-1]
+    return {name: value for name, value in last.items() if isinstance(value, int | float)}
+
+
+def _training_depends_on(bench: Bench) -> dict:
+    return {"adapter": bench.stages.settings.adapter}
 
 
 # --- structure: do the embeddings show what the demo's generator planted? ---
@@ -224,6 +238,7 @@ def _of_conflict(**state) -> Measure:
 
 MEASURES = {
     "alignment": Measure(_alignment, _alignment_depends_on, _has_pairs),
+    "training": Measure(_training, _training_depends_on, _adapts),
     "structure": Measure(
         _structure,
         _structure_depends_on,

@@ -9,6 +9,7 @@ import yaml
 
 import recbole_sda
 from recbole_sda import recommend, stage_backbone
+from recbole_sda.artefacts import digest
 from recbole_sda.errors import SDAError
 from recbole_sda.report import figures
 from recbole_sda.studies import records
@@ -31,6 +32,7 @@ STUDY = {
         "held out": "alignment.mrr",
         "held-out structure": "structure_held_out.mrr/image-text",
         "cosine": "conflict.gates aside",
+        "entropy": "training.teacher_entropy_*",
         "NDCG@10": "recommender.ndcg@10",
     },
     "baseline": "zero_shot",
@@ -77,7 +79,22 @@ def test_every_arm_is_measured_with_every_seed_with_the_signal_and_without(done)
     assert cells == [(a, seed, control) for seed in (1, 2) for control in (False, True) for a in arms]
     for cell in result["cells"]:
         undefined = [figure for figure, value in cell["figures"].items() if value is None]
-        assert undefined == (["cosine"] if cell["arm"] == "zero_shot" else [])
+        assert undefined == (["cosine", "entropy"] if cell["arm"] == "zero_shot" else [])
+
+
+def test_what_stage_1_said_is_that_of_the_adapter(done):
+    result, folder = done
+    (cell,) = (c for c in result["cells"] if (c["arm"], c["seed"], c["control"]) == ("sda", 1, False))
+    manifest = json.loads((folder / "saved/adapters" / _adapter_digest(cell) / "manifest.json").read_text())
+    last, found = manifest["held_out"][-1], cell["measured"]["training"]["figures"]
+    assert found["step"] == last["step"] == 2
+    assert found["held_out_loss"] == last["held_out_loss"]
+    ways = [last[f"teacher_entropy_{way}"] for way in ("image_to_text", "text_to_image")]
+    assert cell["figures"]["entropy"] == pytest.approx(sum(ways) / 2)
+
+
+def _adapter_digest(cell: dict) -> str:
+    return digest(cell["measured"]["training"]["depends_on"]["adapter"])
 
 
 def test_table_plot_and_json_are_written_and_the_json_is_what_is_returned(done):
