@@ -1,6 +1,7 @@
 """What the charts share: their form, their colours, and what they make of a user's text."""
 
 import html
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ from recbole_sda.report.table import Table
 
 OTHER_COLORS = ("#8a63d2", "#d99a2b", "#2a9d8f", "#c2477f", "#5b7083")
 LABEL_CHARS = 60
+LEGEND_COLUMNS, LEGEND_ROW = 3, 30  # entries, pixels
 
 
 class Chart(NamedTuple):
@@ -39,12 +41,24 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
-def style(figure: graph_objects.Figure, title: str, **layout) -> None:
-    """Args: title: of the picture; the page has headings of its own."""
-    figure.update_layout(title={"text": title, "x": 0.01, "y": 0.97, "yanchor": "top", "font_size": 16})
-    margin = {"l": 64, "r": 16, "t": 90, "b": 48}
-    legend = {"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom", "title": None}
-    figure.update_layout(**{"template": TEMPLATE, "margin": margin, "legend": legend, **layout})
+def style(figure: graph_objects.Figure, title: str, *, height: int, **layout) -> None:
+    """Args: title: of the picture; the page has headings of its own. height: with a legend of one row."""
+    more = LEGEND_ROW * (legend_rows(figure) - 1)
+    room = 360 / (height + more)  # of what is placed by the share of the height
+    figure.update_layout(
+        title={"text": title, "x": 0.01, "y": 1 - 0.03 * room, "yanchor": "top", "font_size": 16},
+        template=TEMPLATE,
+        height=height + more,
+        margin={"l": 64, "r": 16, "t": 90 + more, "b": 48},
+        legend={"orientation": "h", "x": 0, "y": 1.1, "yanchor": "bottom", "title": None},
+    )
+    figure.update_layout(**layout)
+
+
+def legend_rows(figure: graph_objects.Figure) -> int:
+    """At the width of a page or a picture."""
+    named = sum(bool(trace.name) and trace.showlegend is not False for trace in figure.data)
+    return max(1, math.ceil(named / LEGEND_COLUMNS))
 
 
 def labels(names: Iterable[str]) -> list[str]:
