@@ -51,7 +51,7 @@ def _map_chart(name: str, space: str, embedding_map: EmbeddingMap, numbers: list
     figure.update_xaxes(**hidden)
     figure.update_yaxes(**hidden, scaleanchor="x")
     margin = {"l": 8, "r": 8, "t": 80, "b": 8}
-    look = {"height": 460, "hovermode": "closest", "dragmode": "pan", "margin": margin}
+    look = {"height": 460, "hovermode": "closest", "dragmode": "pan", "margin": margin, "legend_y": 1.02}
     style(figure, f"Features under {label(space)}", **look)
     alt = f"A map of {len(numbers)} items by their features under {space}: a point an item and modality."
     return Chart(name, figure, alt, None)
