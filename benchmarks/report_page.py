@@ -51,6 +51,7 @@ def finished_run(folder: Path, items: int) -> Path:
             "compare": "ids,zero_shot,sda",
             "backbone": "tiny",
             "demo_items": items,
+            "all_items": True,  # those, too, that nobody took
             "demo_users": max(100, items // 2),
             "align_steps": 3,
             "align_batch_size": 8,
