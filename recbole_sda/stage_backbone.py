@@ -14,7 +14,7 @@ LOADING_KEYS = ("dtype", "quantization", "attn_implementation", "device_map")
 NO_ADAPTER = "none"
 
 
-def bare(settings: StageSettings, device: torch.device | None = None) -> Backbone:
+def bare_backbone(settings: StageSettings, device: torch.device | None = None) -> Backbone:
     """Args: device: instead of the configuration's."""
     config, kinds = settings.config, settings.catalog.kinds
     backbone = load_backbone(
@@ -33,18 +33,18 @@ def bare(settings: StageSettings, device: torch.device | None = None) -> Backbon
     return backbone
 
 
-def newly_adapted(settings: StageSettings, device: torch.device | None = None) -> Backbone:
+def newly_adapted_backbone(settings: StageSettings, device: torch.device | None = None) -> Backbone:
     """As stage 1 begins: the adapter and the projections of vectors are drawn with ``seed``."""
     torch.manual_seed(settings.config["seed"])
-    backbone = bare(settings, device)
+    backbone = bare_backbone(settings, device)
     backbone.model = get_peft_model(backbone.model, settings.peft_config())
     backbone.add_projectors(settings.vector_widths)
     return backbone
 
 
-def adapted(settings: StageSettings, adapter: str) -> Backbone:
+def adapted_backbone(settings: StageSettings, adapter: str) -> Backbone:
     """Args: adapter: the digest of a trained one, or ``none``."""
-    backbone = bare(settings)
+    backbone = bare_backbone(settings)
     if adapter != NO_ADAPTER:
         folder = Path(settings.config["checkpoint_dir"]) / "adapters" / adapter
         backbone.model = PeftModel.from_pretrained(backbone.model, folder)

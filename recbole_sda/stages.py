@@ -26,7 +26,7 @@ from recbole_sda.features.index import build_index
 from recbole_sda.features.ray_embed import RayShardWriter
 from recbole_sda.features.shards import EmbedSettings, ShardWriter
 from recbole_sda.ray_workers import run_in_workers
-from recbole_sda.stage_backbone import adapted, newly_adapted
+from recbole_sda.stage_backbone import adapted_backbone, newly_adapted_backbone
 from recbole_sda.stage_checks import check_stages
 from recbole_sda.stage_conflict import check_conflict, conflict, conflict_at_steps
 from recbole_sda.stage_settings import MACHINE_KEYS, StageSettings
@@ -129,8 +129,10 @@ class EncoderStages:
         if trained and loss.learned_temperature is not None:
             manifest = read_manifest(self._folder("adapters", self.settings.adapter))
             loss.learned_temperature.data.fill_(manifest["temperature"])
-        settings = self.settings
-        backbone = adapted(settings, digest(settings.adapter)) if trained else newly_adapted(settings)
+        if trained:
+            backbone = adapted_backbone(self.settings, digest(self.settings.adapter))
+        else:
+            backbone = newly_adapted_backbone(self.settings)
         return conflict(self, backbone, loss, held_out=held_out)
 
     def conflict_over_training(self, steps: Collection[int]) -> list[dict]:
@@ -147,7 +149,7 @@ class EncoderStages:
         """
         check_conflict(self.settings, steps)
         folder = self._training_with_kept(sorted(steps))
-        return conflict_at_steps(self, newly_adapted(self.settings), folder, steps)
+        return conflict_at_steps(self, newly_adapted_backbone(self.settings), folder, steps)
 
     def _training_with_kept(self, steps: list[int]) -> Path:
         """The folder of an adapter and of what it was at these steps."""
@@ -192,7 +194,7 @@ class EncoderStages:
     ) -> None:
         """Stage 1 in this process, one of several perhaps; the main one writes the adapter into ``folder``."""
         started = time.monotonic()
-        backbone = newly_adapted(self.settings, device)
+        backbone = newly_adapted_backbone(self.settings, device)
         logger.info("%s", adaptation_summary(backbone.model))
         if self.config["align_gradient_checkpointing"]:
             backbone.model.get_base_model().gradient_checkpointing_enable(
@@ -227,10 +229,11 @@ class EncoderStages:
             dtype=config["feature_dtype"],
         )
         if config["embed_workers"] == 1:
-            write_shards = ShardWriter(adapted(self.settings, features["adapter"]), self.catalog, settings)
+            backbone = adapted_backbone(self.settings, features["adapter"])
+            write_shards = ShardWriter(backbone, self.catalog, settings)
         else:
             write_shards = RayShardWriter(
-                partial(adapted, self._for_workers().settings, features["adapter"]),
+                partial(adapted_backbone, self._for_workers().settings, features["adapter"]),
                 self.catalog,
                 settings,
                 workers=config["embed_workers"],

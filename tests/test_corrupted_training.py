@@ -19,7 +19,7 @@ from recbole_sda.catalog.demo import write_demo
 from recbole_sda.encoders.batching import collate_items
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureStore
-from recbole_sda.stage_backbone import adapted
+from recbole_sda.stage_backbone import adapted_backbone
 from recbole_sda.stages import EncoderStages
 
 WEIGHTS = "adapter_model.safetensors"
@@ -93,7 +93,7 @@ def test_stage_1_sees_the_corrupted_catalogue_and_stage_2_the_clean_one(catalog,
 
     store = json.loads((features / "manifest.json").read_text())["settings"]
     assert store["catalog"]["text"] == catalog.fingerprint("text")
-    backbone, rows = adapted(stages.settings, digest(stages.settings.adapter)), [3, 5]
+    backbone, rows = adapted_backbone(stages.settings, digest(stages.settings.adapter)), [3, 5]
     with torch.no_grad():
         expected = backbone("text", collate_items(catalog, backbone, "text", rows)).numpy()
     np.testing.assert_allclose(FeatureStore.open(features).values("text")[rows], expected, rtol=2e-3, atol=1e-3)

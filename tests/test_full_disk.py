@@ -1,14 +1,18 @@
 """On a disk that is really full every way of writing ends in one line; none in a traceback or a bus error."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from recbole_sda.errors import SDAError
+from recbole_sda.features.arrays import create_array, open_array
 from recbole_sda.full_disk import full_disk_refused, is_full_disk
 
 MIB = 2**20
@@ -102,6 +106,15 @@ def test_a_run_on_a_full_disk_ends_in_one_line(small_disk, tmp_path, kibibytes):
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("recbole_sda: the disk is full: "), last
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_system_that_reserves_no_room_still_holds_arrays(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse, raising=False)
+    create_array(tmp_path / "a.npy", dtype=np.float32, shape=(3, 2))[:] = 1
+    assert open_array(tmp_path / "a.npy").sum() == 6
 
 
 def test_other_errors_pass():

@@ -17,7 +17,7 @@ from recbole_sda.defaults import properties_folder, read_yaml
 from recbole_sda.encoders.batching import collate_items
 from recbole_sda.errors import SDAError
 from recbole_sda.features import FeatureStore
-from recbole_sda.stage_backbone import bare
+from recbole_sda.stage_backbone import bare_backbone
 from recbole_sda.stages import EncoderStages
 
 
@@ -295,7 +295,7 @@ def test_features_are_the_adapted_backbones(finished, catalog):
     stages, adapter, features = finished
     assert PeftConfig.from_pretrained(adapter).peft_type == "MODA"
     assert (adapter / "adapter_model.safetensors").is_file()
-    backbone = bare(stages.settings)
+    backbone = bare_backbone(stages.settings)
     unadapted, store = {}, FeatureStore.open(features, verify=True)
     rows = np.flatnonzero(catalog.present("image") & catalog.present("text"))[:6]
     for restored in (False, True):
@@ -318,7 +318,7 @@ def test_manifests_tell_what_made_them(finished, catalog):
     assert manifest["adapted_layers"] == 14
     assert manifest["trainable_parameters"] == sum(
         value.numel() for value in PeftModel.from_pretrained(
-            bare(stages.settings).model, adapter, is_trainable=True
+            bare_backbone(stages.settings).model, adapter, is_trainable=True
         ).parameters() if value.requires_grad
     )  # fmt: skip
     assert [record["step"] for record in manifest["held_out"]] == [0, 1, 2]

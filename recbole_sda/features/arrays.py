@@ -4,6 +4,7 @@ numpy has no bfloat16. Its files hold ``V2``, two opaque bytes a value, which no
 :func:`open_array` and :func:`create_array` give them back as ``ml_dtypes.bfloat16``.
 """
 
+import errno
 import io
 import os
 import secrets
@@ -22,6 +23,7 @@ ON_DISK = {BFLOAT16: np.dtype("V2")}
 IN_MEMORY = {on_disk: dtype for dtype, on_disk in ON_DISK.items()}
 # What numpy raises at a header that is none, beside the ValueError that it should.
 BROKEN = (ValueError, OSError, EOFError, OverflowError, SyntaxError, TypeError, RecursionError, TokenError)
+CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)  # some file systems, without glibc
 CHUNK_BYTES = 64 * 2**20
 
 
@@ -72,9 +74,14 @@ def create_array(path: str | Path, *, dtype: np.dtype, shape: tuple[int, ...]) -
 
 def _reserve(path: Path) -> None:
     """A file with holes: on a full disk the write to one, through memory, would kill the process wordlessly."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as file:
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            if error.errno not in CANNOT_RESERVE:
+                raise
 
 
 def npy_bytes(values: np.ndarray) -> memoryview:
