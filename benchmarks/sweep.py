@@ -91,10 +91,14 @@ def single_seconds(run: dict, number: int, keys: dict) -> dict[str, float]:
 
 
 def spread(grid: list[dict], number: int) -> list[dict]:
-    """So many of them, evenly; all for 0."""
+    """So many of them, one from each stretch of the grid and each time the next place in it; all for 0.
+
+    The same place of every stretch would be the same number of experts again and again.
+    """
     if not number or number >= len(grid):
         return grid
-    return [grid[round(place * len(grid) / number)] for place in range(number)]
+    stretch = len(grid) // number
+    return [grid[place * stretch + place % stretch] for place in range(number)]
 
 
 if __name__ == "__main__":
