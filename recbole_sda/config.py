@@ -34,7 +34,14 @@ from recbole.utils import (  # noqa: E402
 from recbole_sda.config_checks import check_metrics, check_values  # noqa: E402
 from recbole_sda.evaluation import register_metrics  # noqa: E402
 from recbole_sda.key_kinds import typed_value  # noqa: E402
-from recbole_sda.model.registry import OWN_MODELS, import_model, own_defaults, own_keys  # noqa: E402
+from recbole_sda.model.registry import (  # noqa: E402
+    OWN_MODELS,
+    import_model,
+    make_known,
+    own_defaults,
+    own_keys,
+    registration,
+)
 
 # Keys that RecBole reads but that stand in none of its YAML files.
 RECBOLE_UNLISTED = (
@@ -96,10 +103,11 @@ class SDAConfig(Config):
 
     def __getstate__(self) -> dict:
         """For another process, which finds the model by its name: importing it needs the care of `find_model`."""
-        return {**self.__dict__, "model_class": None}
+        return {**self.__dict__, "model_class": None, "_registered": registration(self._model_named)}
 
     def __setstate__(self, state: dict) -> None:
         register_metrics()
+        make_known(state.pop("_registered"))
         self.__dict__ = {**state, "model_class": find_model(state["_model_named"])}
 
     @property

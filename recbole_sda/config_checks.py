@@ -12,12 +12,14 @@ from recbole_sda.errors import SDAError
 from recbole_sda.evaluation import known_metrics
 from recbole_sda.evaluation.candidates import NEGATIVES
 from recbole_sda.key_kinds import check_kinds, keys_of_type, names
+from recbole_sda.model.registry import check_importable
 from recbole_sda.stage_settings import TEACHER
 from recbole_sda.variants import VARIANTS, check_names, embeds, is_own
 
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 # Names become names of files and of keys.
 MODALITY_NAME = re.compile(r"[a-z][a-z0-9_]*")
+WORKERS = ("align_workers", "embed_workers", "nproc", "study_workers")
 METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 
 
@@ -60,6 +62,8 @@ def check_values(config) -> None:
         )
     _check_valid_metric(values)
     _check_candidates(values)
+    if any(values[key] > 1 for key in WORKERS):
+        check_importable(values["model"])
 
 
 def check_metrics(values: dict) -> None:

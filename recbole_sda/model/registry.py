@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import NamedTuple
 
 from recbole_sda.errors import SDAError
 from recbole_sda.model.slmrec import SLMRec
@@ -40,6 +41,51 @@ def register_model(model_class: type, *, slots: Slots | None = None, defaults: M
     return model_class
 
 
+class Registration(NamedTuple):
+    """What :func:`register_model` was told, for another process.
+
+    Attributes:
+        path: ``package.module:Class``.
+        slots, defaults: its own.
+    """
+
+    path: str
+    slots: Slots
+    defaults: dict
+
+
+def check_importable(name: str) -> None:
+    """Raises: SDAError: it is registered here, and no other process could import it."""
+    model_class = OWN_MODELS.get(name)
+    if model_class is not None and model_class.__module__ == "__main__":
+        raise SDAError(
+            f"model={name} is written in the script or console that was started, which no worker can import; "
+            "write it in a module, a .py file, and import it"
+        )
+
+
+def registration(name: str) -> Registration | None:
+    """Of a user's model that is registered here; None for all that another process finds by ``name``."""
+    model_class = OWN_MODELS.get(name)
+    if model_class is None or not is_users_own(model_class):
+        return None
+    return Registration(_path(model_class), SLOTS[name], _defaults[name])
+
+
+def make_known(registered: Registration | None) -> None:
+    """Register here what was registered in another process, unless it is.
+
+    Raises:
+        SDAError: it cannot be imported here.
+    """
+    if registered is None:
+        return
+    if registered.path.rpartition(":")[2] in OWN_MODELS:
+        return
+    model_class = import_named(registered.path, key="model")
+    register_model(model_class, slots=registered.slots, defaults=registered.defaults)
+
+
 def import_model(path: str) -> type:
     """Register the class that ``package.module:Class`` names, and return it.
 
@@ -60,8 +106,7 @@ def model_identity(model_class: type) -> dict:
     """
     if not is_users_own(model_class):
         return {}
-    path = f"{model_class.__module__}:{model_class.__qualname__}"
-    return {"model_source": [path, source_digest(model_class, key="model")]}
+    return {"model_source": [_path(model_class), source_digest(model_class, key="model")]}
 
 
 def own_defaults(name: str) -> Mapping:
@@ -72,3 +117,7 @@ def own_defaults(name: str) -> Mapping:
 def own_keys() -> set[str]:
     """The keys of all registered models."""
     return {key for defaults in _defaults.values() for key in defaults}
+
+
+def _path(model_class: type) -> str:
+    return f"{model_class.__module__}:{model_class.__qualname__}"

@@ -9,6 +9,7 @@ import torch
 
 from recbole_sda.config import SDAConfig, find_model
 from recbole_sda.errors import SDAError
+from recbole_sda.model.registry import Registration, check_importable, make_known, registration
 from recbole_sda.plans import check_names, check_read, incomparable, named_models
 from recbole_sda.tuning.command_checks import check_command, check_metric, check_space, of_the_sweep
 from recbole_sda.tuning.space import Choice, Entry, read_space
@@ -23,6 +24,7 @@ class Command:
     Attributes:
         files, values, argv: as of :class:`SDAConfig`, without the models.
         folder: to which relative paths belong.
+        registered: the models that workers would not find by their names.
     """
 
     dataset: str | None
@@ -30,9 +32,12 @@ class Command:
     values: dict
     argv: tuple[str, ...]
     folder: str
+    registered: tuple[Registration, ...]
 
     def configure(self, model: str, values: Mapping) -> SDAConfig:
         """Raises: SDAError: the values are wrong, or contradict the rest."""
+        for registered in self.registered:
+            make_known(registered)
         given = {**self.values, **values}
         return SDAConfig(model, self.dataset, self.files, given, argv=self.argv, one_of_several=True)
 
@@ -95,6 +100,7 @@ def read_command(
         values={key: value for key, value in values.items() if not _of_the_process(key)},
         argv=tuple(a for a in argv if not _of_the_process(a.removeprefix("--").partition("=")[0])),
         folder=str(Path.cwd()),
+        registered=tuple(filter(None, map(registration, models))),
     )
     configs = [configure(name, one_of_several=len(models) > 1) for name in models]
     check_read(configs)
@@ -133,6 +139,7 @@ def _models(names: list[str], space: dict[str, Entry]) -> tuple[str, ...]:
         check_names(names)
     for name in names:
         find_model(name)
+        check_importable(name)
     return tuple(names)
 
 

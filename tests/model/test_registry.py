@@ -1,7 +1,9 @@
 """A recommender of the user's own, by the command line's path and by registration."""
 
 import pickle
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from recbole_sda.config import SDAConfig, find_model
 from recbole_sda.errors import SDAError
 from recbole_sda.model import SLOTS, ItemFeatures, Slots, register_model
 from recbole_sda.model.registry import OWN_MODELS, _defaults, model_identity
+from recbole_sda.tuning.settings import read_command
 
 MODULE = '''
 from recbole.model.general_recommender import BPR
@@ -139,3 +142,35 @@ def test_what_is_no_model_is_refused(shifted, path, message):
 def test_a_name_that_is_taken_is_refused(shifted):
     with pytest.raises(SDAError, match="model='SASRec' is the name of another model"):
         register_model(type("SASRec", (torch.nn.Module,), {}))
+
+
+@pytest.mark.parametrize("what", ["a configuration", "the command of a sweep"])
+def test_another_process_knows_what_was_registered_here(shifted, what):
+    register_model(find_model(shifted), slots=Slots(("user_embedding",)), defaults={"shift": 7})
+    sent = SDAConfig("Shifted", "demo")
+    if what == "the command of a sweep":
+        Path("space.yaml").write_text("learning_rate: {choice: [0.1, 0.01]}")
+        sent, *_ = read_command("Shifted", "demo", {"space": "space.yaml"}, None, ())
+    there = """if True:
+        import pickle, sys
+        sent = pickle.load(sys.stdin.buffer)
+        config = sent.configure("Shifted", {}) if hasattr(sent, "configure") else sent
+        from recbole_sda.model import SLOTS
+        print(config.model_class.__name__, config["shift"], SLOTS["Shifted"].tables)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", there], input=pickle.dumps(sent), stdout=subprocess.PIPE, check=True
+    )
+    assert done.stdout.decode().splitlines()[-1] == "Shifted 7 ('user_embedding',)"
+
+
+def test_a_class_of_the_script_itself_is_refused_where_workers_would_need_it(shifted):
+    register_model(type("Other", (find_model("BPR"),), {"__module__": "__main__"}))
+    assert SDAConfig("Other", "demo").replace(epochs=3)["epochs"] == 3  # in this process it serves
+    Path("space.yaml").write_text("learning_rate: {choice: [0.1, 0.01]}")
+    refused = pytest.raises(SDAError, match=r"model=Other is written in the script .* import it")
+    for workers in ("align_workers", "embed_workers", "nproc", "study_workers"):
+        with refused:
+            SDAConfig("Other", "demo", argv=[f"--{workers}=2"])
+    with refused:
+        read_command("Other", "demo", {"space": "space.yaml"}, None, ())
