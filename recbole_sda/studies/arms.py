@@ -11,7 +11,7 @@ from typing import NamedTuple
 from recbole_sda.artefacts import digest
 from recbole_sda.catalog.demo_world import KEYS
 from recbole_sda.config import SDAConfig, check_known
-from recbole_sda.defaults import read_yaml
+from recbole_sda.defaults import read_properties, read_yaml
 from recbole_sda.errors import SDAError
 from recbole_sda.prepare import DEMO
 from recbole_sda.studies.definition import AXIS_VALUE, Definition
@@ -93,6 +93,23 @@ def _short_names(backbones: Sequence[str]) -> dict[str, str]:
     """Backbone → the last part of its path, or all of it where others end the same."""
     ends = Counter(Path(backbone).name for backbone in dict.fromkeys(backbones))
     return {each: Path(each).name if ends[Path(each).name] == 1 else each for each in backbones}
+
+
+def backbones_own(arms: Sequence[tuple[Arm, SDAConfig]]) -> list[str]:
+    """A line for the keys that differ beside the backbones, because each has defaults of its own."""
+    of_backbone = {arm.on: config for arm, config in arms}  # of each the last arm, which is the same one
+    said = {key for arm, _ in arms for key in arm.keys}
+    differing = []
+    for key in read_properties("overall").keys() - said:
+        values = {on: config[key] for on, config in of_backbone.items()}
+        if len({*map(repr, values.values())}) > 1:
+            differing.append(f"{key} {', '.join(f'{value} on {on}' for on, value in values.items())}")
+    if not differing:
+        return []
+    return [
+        f"the backbones have defaults of their own: {'; '.join(sorted(differing))}; a key that is said, such as "
+        "--align_steps=N, is the same for all"
+    ]
 
 
 def axis_values(definition: Definition, config: SDAConfig) -> tuple:

@@ -21,7 +21,7 @@ from recbole_sda.prepare import DEMO  # noqa: E402
 from recbole_sda.report.environment import run_record  # noqa: E402
 from recbole_sda.result_files import check_result_file, write_result  # noqa: E402
 from recbole_sda.studies import findings  # noqa: E402
-from recbole_sda.studies.arms import Cell, Configs, arms_of, axis_values, naming  # noqa: E402
+from recbole_sda.studies.arms import Cell, Configs, arms_of, axis_values, backbones_own, naming  # noqa: E402
 from recbole_sda.studies.definition import Definition  # noqa: E402
 from recbole_sda.studies.measures import MEASURES, known, metric_names, needs_model  # noqa: E402
 from recbole_sda.studies.plots import write_study_plot  # noqa: E402
@@ -78,6 +78,8 @@ def study(
     result_file = check_result_file(configs.base["result_file"])
     arms = [(arm, configs.of(arm)) for arm in arms_of(definition, configs.base)]
     check_idle([config for _, config in arms], read=READ)
+    for line in (own := backbones_own(arms)):
+        logger.warning("%s", line)  # before hours of training that may be meant for another model's size
     seeds = configs.base["seeds"] or definition.seeds
     on_demo = configs.base["dataset"] == DEMO
     cells = configs.cells(arms, seeds, controls=bool(definition.control) and on_demo)
@@ -101,7 +103,7 @@ def study(
         "seconds": round(time.monotonic() - started, 1),
         "seconds_measured": findings.seconds(records),
     }
-    result["notes"] = [*notes(result), *left_out]
+    result["notes"] = [*notes(result), *own, *left_out]
     _write(result, _folder(result, configs.base), result_file)
     logger.info("%s", study_text(result))
     logger.info("written: %s", ", ".join(result["files"].values()))

@@ -5,7 +5,7 @@ import pytest
 
 from recbole_sda.errors import SDAError
 from recbole_sda.studies import findings
-from recbole_sda.studies.arms import Arm, Cell, arms_of
+from recbole_sda.studies.arms import Arm, Cell, Configs, arms_of, backbones_own
 from recbole_sda.studies.definition import Axis, Claim, Definition
 from recbole_sda.studies.tables import notes, study_tables
 
@@ -159,6 +159,23 @@ def test_backbones_that_end_the_same_are_told_apart_and_no_two_arms_are_called_t
     axis = Definition("mine", "?", arms={"a": {}, "a, 1": {}}, figures=FIGURES, axis=Axis("x", (1, "1, 1")))
     with pytest.raises(SDAError, match="two arms would be called 'a, 1, 1'; rename one of them"):
         arms_of(axis, {"backbones": []})
+
+
+def test_what_differs_beside_the_backbones_is_said_unless_the_user_or_an_arm_says_it():
+    definition = Definition("mine", "?", arms={"a": {"lora_r": 4}, "b": {"lora_r": 8}}, figures=FIGURES)
+
+    def told(*typed: str, backbones: str = "tiny,somewhere/large") -> list[str]:
+        configs = Configs(definition, "demo", {}, None, [f"--backbones={backbones}", *typed])
+        return backbones_own([(arm, configs.of(arm)) for arm in arms_of(definition, configs.base)])
+
+    (line,) = told()
+    assert "align_steps 150 on tiny, 4000 on large; " in line
+    assert "lora_r" not in line
+    assert "backbone " not in line
+    (line,) = told("--align_steps=150")
+    assert "align_steps 1" not in line
+    assert "align_batch_size 64 on tiny, " in line
+    assert told(backbones="somewhere/one,somewhere/large") == []
 
 
 def test_between_arms_that_come_to_the_same_nothing_is_tested():
