@@ -11,6 +11,7 @@ from recbole_sda.catalog.corrupted import PAIRS
 from recbole_sda.errors import SDAError
 from recbole_sda.evaluation import known_metrics
 from recbole_sda.evaluation.candidates import NEGATIVES
+from recbole_sda.idle_keys import WORKERS
 from recbole_sda.key_kinds import check_kinds, keys_of_type, names
 from recbole_sda.model.registry import check_importable
 from recbole_sda.stage_settings import TEACHER
@@ -19,7 +20,6 @@ from recbole_sda.variants import VARIANTS, check_names, embeds, is_own
 TRACKERS = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
 # Names become names of files and of keys.
 MODALITY_NAME = re.compile(r"[a-z][a-z0-9_]*")
-WORKERS = ("align_workers", "embed_workers", "nproc", "study_workers")
 METRICS_WITHOUT_K = ("gauc", "auc", "mae", "rmse", "logloss")
 
 
@@ -62,7 +62,7 @@ def check_values(config) -> None:
         )
     _check_valid_metric(values)
     _check_candidates(values)
-    if any(values[key] > 1 for key in WORKERS):
+    if any(values[key] > 1 for key in (*WORKERS, "study_workers")):
         check_importable(values["model"])
 
 

@@ -73,16 +73,16 @@ def registration(name: str) -> Registration | None:
 
 
 def make_known(registered: Registration | None) -> None:
-    """Register here what was registered in another process, unless it is.
+    """Register here what was registered in another process; a worker may know it from before, with other slots.
 
     Raises:
         SDAError: it cannot be imported here.
     """
     if registered is None:
         return
-    if registered.path.rpartition(":")[2] in OWN_MODELS:
-        return
-    model_class = import_named(registered.path, key="model")
+    model_class = OWN_MODELS.get(registered.path.rpartition(":")[2])
+    if model_class is None or _path(model_class) != registered.path:
+        model_class = import_named(registered.path, key="model")
     register_model(model_class, slots=registered.slots, defaults=registered.defaults)
 
 

@@ -164,6 +164,15 @@ def test_another_process_knows_what_was_registered_here(shifted, what):
     assert done.stdout.decode().splitlines()[-1] == "Shifted 7 ('user_embedding',)"
 
 
+def test_a_process_that_knew_it_otherwise_learns_it_anew(shifted):
+    model_class = find_model(shifted)
+    register_model(model_class, defaults={"shift": 7})
+    sent = pickle.dumps(SDAConfig("Shifted", "demo"))
+    register_model(model_class, slots=Slots(("user_embedding",)), defaults={"height": 2})
+    assert pickle.loads(sent)["shift"] == 7
+    assert (SLOTS["Shifted"].tables, _defaults["Shifted"]) == (("item_embedding",), {"shift": 7})
+
+
 def test_a_class_of_the_script_itself_is_refused_where_workers_would_need_it(shifted):
     register_model(type("Other", (find_model("BPR"),), {"__module__": "__main__"}))
     assert SDAConfig("Other", "demo").replace(epochs=3)["epochs"] == 3  # in this process it serves
